@@ -1,0 +1,136 @@
+//! The token key: what makes two requests ask for the same token.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::digest;
+
+use super::{CredentialName, Selector};
+
+/// SHA-256 of a key's canonical bytes: its identity in the cache and in the store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// From the 32 bytes of a stored hash.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// (credential, sorted scopes, audience, sorted resources): one cache entry, one row, one line of generations.
+///
+/// Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenKey {
+    selector: Arc<Selector>,
+    hash: KeyHash,
+}
+
+impl TokenKey {
+    /// The key of a selector. A cache look-up by it takes an `Authorized` request besides.
+    #[must_use]
+    pub fn new(selector: Selector) -> Self {
+        let hash = hash(&selector);
+        Self { selector: Arc::new(selector), hash }
+    }
+
+    /// Its hash.
+    #[must_use]
+    pub fn hash(&self) -> KeyHash {
+        self.hash
+    }
+
+    /// Its credential.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        &self.selector.credential
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.selector, f)
+    }
+}
+
+/// Hashes length-prefixed fields, so that no two selectors have the same bytes.
+fn hash(selector: &Selector) -> KeyHash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut field = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    field(b"tokencache.key.v1");
+    field(selector.credential.as_str().as_bytes());
+    for list in [selector.scopes(), selector.resources()] {
+        field(&(list.len() as u64).to_be_bytes());
+        list.iter().for_each(|item| field(item.as_bytes()));
+    }
+    // An absent audience and an empty one cannot be told apart on the wire.
+    field(selector.audience.as_deref().unwrap_or_default().as_bytes());
+
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    KeyHash(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn selector(scopes: Vec<String>, audience: Option<String>, resources: Vec<String>) -> Selector {
+        let credential = CredentialName::parse("c").expect("a valid name");
+        Selector::new(credential, scopes, audience, resources)
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_of_scopes_do_not_matter(scopes in proptest::collection::vec("[a-c]{1,3}", 0..6)) {
+            let mut shuffled: Vec<_> = scopes.iter().rev().cloned().collect();
+            shuffled.extend(scopes.first().cloned());
+            let one = TokenKey::new(selector(scopes, None, vec![]));
+            let other = TokenKey::new(selector(shuffled, None, vec![]));
+            prop_assert_eq!(one.hash(), other.hash());
+        }
+
+        #[test]
+        fn distinct_selectors_have_distinct_hashes(
+            a in ("[ab]{0,2}", proptest::collection::vec("[ab]{1,2}", 0..3), proptest::collection::vec("[ab]{1,2}", 0..3)),
+            b in ("[ab]{0,2}", proptest::collection::vec("[ab]{1,2}", 0..3), proptest::collection::vec("[ab]{1,2}", 0..3)),
+        ) {
+            let make = |(audience, scopes, resources): (String, Vec<String>, Vec<String>)| {
+                selector(scopes, (!audience.is_empty()).then_some(audience), resources)
+            };
+            let (a, b) = (make(a), make(b));
+            let same = a == b;
+            prop_assert_eq!(TokenKey::new(a).hash() == TokenKey::new(b).hash(), same);
+        }
+    }
+}
