@@ -1,0 +1,168 @@
+//! A configured credential: who mints its tokens and by which rules, and the catalogue of all of them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    provider::SharedProvider,
+    types::{CredentialName, Fingerprint, Selector},
+};
+
+/// A credential as configured.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Its name.
+    pub name: CredentialName,
+    /// Who mints its tokens.
+    pub provider: SharedProvider,
+    /// What is asked of the upstream where the request does not say.
+    pub defaults: AskDefaults,
+    /// When its tokens are replaced.
+    pub refresh: RefreshRules,
+    /// Which answers of an upstream mean a dead token.
+    pub reject_on: RejectOn,
+    /// What a replica that has lost touch with the fleet does.
+    pub when_degraded: WhenDegraded,
+    /// Fingerprint of all that decides whom the broker authenticates to and as whom: kind of provider, endpoints, client
+    /// id. A token minted under another one is not served.
+    pub config: Fingerprint,
+}
+
+/// What is asked of the upstream where the request does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskDefaults {
+    /// Scopes.
+    pub scopes: Vec<String>,
+    /// Audience.
+    pub audience: Option<String>,
+    /// Resource indicators.
+    pub resources: Vec<String>,
+}
+
+impl AskDefaults {
+    /// Fills in what `selector` leaves open.
+    #[must_use]
+    pub fn complete(&self, selector: Selector) -> Selector {
+        let or_default =
+            |asked: &[String], default: &[String]| if asked.is_empty() { default.to_vec() } else { asked.to_vec() };
+        let scopes = or_default(selector.scopes(), &self.scopes);
+        let resources = or_default(selector.resources(), &self.resources);
+        let audience = selector.audience.or_else(|| self.audience.clone());
+        Selector::new(selector.credential, scopes, audience, resources)
+    }
+}
+
+/// When tokens are replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefreshRules {
+    /// How long before its expiry a token is replaced. `None`: by its lifetime.
+    pub window: Option<Duration>,
+    /// How long a key that nobody asks for is refreshed ahead. `None`: twice the token's lifetime, at least 1 h.
+    pub idle_window: Option<Duration>,
+}
+
+/// Which answers of an upstream mean a dead token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectOn {
+    /// HTTP statuses.
+    pub statuses: Vec<u16>,
+    /// Error codes, compared to the letter.
+    pub errors: Vec<String>,
+}
+
+impl Default for RejectOn {
+    /// 401 alone: a 403 is a matter of permissions, and a new token would be refused as well (RFC 9110 section 15.5.4).
+    fn default() -> Self {
+        Self { statuses: vec![401], errors: vec![] }
+    }
+}
+
+impl RejectOn {
+    /// Whether a report means that the token is dead. A status that is not told counts as 401.
+    ///
+    /// `insufficient_scope` (RFC 6750 section 3.1) does not, unless it is listed: a new token would have the same scopes.
+    #[must_use]
+    pub fn matches(&self, status: Option<u16>, error: Option<&str>) -> bool {
+        if error.is_some_and(|error| self.errors.iter().any(|e| e == error)) {
+            return true;
+        }
+        error != Some("insufficient_scope") && self.statuses.contains(&status.unwrap_or(401))
+    }
+}
+
+/// What a replica that has lost touch with the fleet does with a token that may have been rejected elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenDegraded {
+    /// Serves it, marked as degraded.
+    #[default]
+    Serve,
+    /// Refuses.
+    Refuse,
+}
+
+/// All configured credentials. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog(Arc<BTreeMap<CredentialName, Arc<Credential>>>);
+
+impl Catalog {
+    /// A catalogue of these; a later one of the same name replaces an earlier one.
+    #[must_use]
+    pub fn new(credentials: impl IntoIterator<Item = Credential>) -> Self {
+        Self(Arc::new(credentials.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect()))
+    }
+
+    /// The credential of this name.
+    #[must_use]
+    pub fn get(&self, name: &CredentialName) -> Option<&Arc<Credential>> {
+        self.0.get(name)
+    }
+
+    /// All of them in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.0.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_a_401_alone_means_a_dead_token() {
+        let rule = RejectOn::default();
+        assert!(rule.matches(None, None));
+        assert!(rule.matches(Some(401), Some("invalid_token")));
+        assert!(!rule.matches(Some(401), Some("insufficient_scope")));
+        assert!(!rule.matches(Some(403), None));
+        assert!(!rule.matches(Some(200), Some("SESSION_EXPIRED")));
+    }
+
+    #[test]
+    fn a_listed_error_code_means_a_dead_token_whatever_the_status() {
+        let rule = RejectOn { statuses: vec![401], errors: vec!["SESSION_EXPIRED".into()] };
+        assert!(rule.matches(Some(200), Some("SESSION_EXPIRED")));
+        assert!(!rule.matches(Some(200), Some("session_expired")));
+    }
+
+    #[test]
+    fn defaults_fill_in_what_a_request_leaves_open() {
+        let defaults =
+            AskDefaults { scopes: vec!["b".into(), "a".into()], audience: Some("x".into()), resources: vec![] };
+        let name = CredentialName::parse("c").expect("a valid name");
+        let open = defaults.complete(Selector::new(name.clone(), vec![], None, vec![]));
+        assert_eq!((open.scopes(), open.audience.as_deref()), (&["a".into(), "b".into()][..], Some("x")));
+        let asked = defaults.complete(Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
+        assert_eq!((asked.scopes(), asked.audience.as_deref()), (&["c".into()][..], Some("y")));
+    }
+}

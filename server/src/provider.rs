@@ -1,0 +1,98 @@
+//! How tokens are obtained: the seam and its words.
+//!
+//! A provider makes one attempt when it is told to. It does not retry, cache, time out or count: those are decorators
+//! and the cache's work. It knows nothing of stores.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    error::Result,
+    types::{Secret, TokenKey},
+};
+
+/// Mints tokens of one credential.
+///
+/// Errors are of the kinds `NeedsReauth`, `Misconfigured`, `UpstreamDown`, `UpstreamThrottled` and `UpstreamSlow`;
+/// their texts never carry a part of the upstream's response body.
+#[async_trait]
+pub trait TokenProvider: fmt::Debug + Send + Sync + 'static {
+    /// The kind, as in `provider = "…"`.
+    fn kind(&self) -> &'static str;
+
+    /// What this provider, as configured, can do and needs.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Asks the upstream for a token, once.
+    async fn mint(&self, request: MintRequest) -> Result<Minted>;
+
+    /// The grant that the configuration supplies, read anew at every call. `None` where
+    /// [`Capabilities::grant`] is [`GrantUse::None`].
+    async fn configured_grant(&self) -> Result<Option<Secret>> {
+        Ok(None)
+    }
+
+    /// Tells the upstream that a token is no longer used. Does nothing where [`Capabilities::revocable`] is false.
+    async fn revoke(&self, _token: Secret) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A provider that many share.
+pub type SharedProvider = Arc<dyn TokenProvider>;
+
+/// What a provider can do and needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether it spends a grant.
+    pub grant: GrantUse,
+    /// Whether [`TokenProvider::revoke`] does anything.
+    pub revocable: bool,
+}
+
+/// How a provider uses a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantUse {
+    /// It has none.
+    None,
+    /// It needs one and may replace it.
+    Refresh(Rotation),
+}
+
+/// What the upstream does with a refresh token that has been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// It stays valid.
+    None,
+    /// It may be sent again for a while.
+    Grace(Duration),
+    /// Sent again, it ends the whole family (RFC 9700 section 4.14.2).
+    Strict,
+}
+
+/// What to ask the upstream for.
+#[derive(Clone, Debug)]
+pub struct MintRequest {
+    /// Scopes, audience and resources.
+    pub key: TokenKey,
+    /// The grant, where the provider needs one.
+    pub grant: Option<Secret>,
+}
+
+/// What the upstream gave.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// The access token: visible ASCII without spaces at its ends, never empty.
+    pub access_token: Secret,
+    /// How it is presented.
+    pub token_type: String,
+    /// How long it is valid, as the upstream or the configuration says. Zero: already expired.
+    pub lifetime: Duration,
+    /// The scopes granted, where the upstream told them.
+    pub scopes: Option<Vec<String>>,
+    /// What it returned beside the token, as configured.
+    pub attributes: BTreeMap<String, String>,
+    /// The new refresh token, if it sent one.
+    pub grant: Option<Secret>,
+}
