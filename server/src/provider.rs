@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     types::{Secret, TokenKey},
 };
 
@@ -25,7 +25,7 @@ pub trait TokenProvider: fmt::Debug + Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// Asks the upstream for a token, once.
-    async fn mint(&self, request: MintRequest) -> Result<Minted>;
+    async fn mint(&self, request: MintRequest) -> MintResult;
 
     /// The grant that the configuration supplies, read anew at every call. `None` where
     /// [`Capabilities::grant`] is [`GrantUse::None`].
@@ -80,8 +80,46 @@ pub struct MintRequest {
     pub grant: Option<Secret>,
 }
 
+/// The result of asking the upstream for a token.
+pub type MintResult = std::result::Result<Minted, MintFailure>;
+
+/// Why an attempt failed, and what it did to the grant all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MintFailure {
+    /// What went wrong.
+    pub error: Error,
+    /// A refresh token that came in an answer which is otherwise unusable. It replaces the one that was sent, and must
+    /// be stored before anything else is done.
+    pub grant: Option<Secret>,
+    /// Whether the upstream may have used up the grant that was sent, without a successor having come back. False where
+    /// nothing was sent or the upstream certainly refused; true after a time-out or a connection that broke.
+    pub in_doubt: bool,
+}
+
+impl MintFailure {
+    /// A failure that certainly used up nothing.
+    #[must_use]
+    pub fn harmless(error: Error) -> Self {
+        Self { error, grant: None, in_doubt: false }
+    }
+
+    /// A failure after which nobody knows whether the grant that was sent is still valid.
+    #[must_use]
+    pub fn in_doubt(error: Error) -> Self {
+        Self { error, grant: None, in_doubt: true }
+    }
+}
+
+impl From<Error> for MintFailure {
+    /// In doubt, unless the error is permanent: a provider that knows better says so.
+    fn from(error: Error) -> Self {
+        let in_doubt = !error.kind().is_permanent();
+        Self { error, grant: None, in_doubt }
+    }
+}
+
 /// What the upstream gave.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Minted {
     /// The access token: visible ASCII without spaces at its ends, never empty.
     pub access_token: Secret,
@@ -95,4 +133,17 @@ pub struct Minted {
     pub attributes: BTreeMap<String, String>,
     /// The new refresh token, if it sent one.
     pub grant: Option<Secret>,
+}
+
+impl fmt::Debug for Minted {
+    /// Shows everything but the tokens and the values of the attributes, which the upstream chose.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minted")
+            .field("token_type", &self.token_type)
+            .field("lifetime", &self.lifetime)
+            .field("scopes", &self.scopes)
+            .field("attributes", &self.attributes.keys())
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
 }
