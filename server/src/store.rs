@@ -40,10 +40,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The rows of one credential in the order of their hashes, at most `limit`.
     async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>>;
 
-    /// Claims the right to call the upstream, unless somebody holds it.
+    /// Claims the right to call the upstream, unless somebody else holds it. It lapses after `ttl`, at most a day.
     async fn acquire(&self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Result<Claim>;
 
-    /// Prolongs a lease. False: it had lapsed and somebody else holds it now; nothing was changed.
+    /// Prolongs a lease, even one that has lapsed unless it was claimed since. False: it was given back, or somebody
+    /// else holds it now; nothing was changed.
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<bool>;
 
     /// Gives a lease back. Does nothing if somebody else holds it by now.
@@ -53,7 +54,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>>;
 
     /// Stores a minted token, if its generation is the one after the row's, and the new grant with it, and ends the row's
-    /// record of failures. One transaction.
+    /// record of failures. One transaction. To repeat a commit whose answer was lost is harmless: the same token under
+    /// the same generation counts as stored.
     async fn commit(&self, commit: Commit) -> Result<Committed>;
 
     /// Records a failed attempt, unless the row's generation has moved past `base`.
@@ -65,6 +67,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Remembers when keys were last asked for; an older time than the one stored changes nothing.
     async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()>;
+
+    /// Refresh tokens of a credential that came too late to become its grant's, the oldest first. They are never dropped.
+    async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>>;
 
     /// The grant of a credential.
     async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>>;
@@ -270,8 +275,19 @@ pub struct Grant {
     pub intent: Option<RotationIntent>,
     /// Why a person has to log in again.
     pub needs_reauth: Option<String>,
-    /// When it last changed.
+    /// When its refresh token last changed.
     pub updated_at: Timestamp,
+}
+
+/// A refresh token that came too late to become the grant's, and which the upstream may hold for the live one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantCandidate {
+    /// The version of the grant that was sent to the upstream for it.
+    pub base_version: u64,
+    /// The refresh token.
+    pub refresh_token: Secret,
+    /// When it was received.
+    pub at: Timestamp,
 }
 
 /// A grant that a person supplied.
