@@ -18,6 +18,15 @@ use crate::{
     types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, Secret, Token, TokenKey},
 };
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod memory;
+
+pub use memory::MemoryTokenStore;
+
+/// The longest that a lease lasts without being renewed.
+const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Keeps tokens, grants, leases and events.
 ///
 /// Every method is bounded in time and fails with [`ErrorKind::StoreDown`] when the store cannot be reached. None of

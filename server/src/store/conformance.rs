@@ -1,0 +1,83 @@
+//! What every [`TokenStore`](super::TokenStore) must do, as tests that a plug-in of a third party can run too.
+//!
+//! Each property gets an empty store of its own and panics where the store breaks it. Nothing here depends on how fast
+//! the store is; a store whose clock stands still fails the one test that waits for a lease to lapse.
+
+mod events;
+mod grants;
+mod leases;
+mod samples;
+mod tokens;
+
+use super::SharedStore;
+
+/// Runs all properties, each on an empty store that `make` opens; the store is prepared here and closed afterwards.
+///
+/// # Panics
+///
+/// If the store breaks a property; the place of the panic names it.
+pub async fn run(make: impl AsyncFn() -> SharedStore) {
+    macro_rules! properties {
+        ($($module:ident: $($property:ident),* ;)*) => {$($(
+            let store = make().await;
+            store.prepare().await.expect("a new store can be prepared");
+            $module::$property(store.clone()).await;
+            store.close().await;
+        )*)*};
+    }
+    properties! {
+        tokens:
+            an_unknown_key_has_no_row,
+            a_token_reloads_equal_to_the_byte,
+            extreme_values_reload_equal,
+            a_commit_is_fenced_on_the_generation_before_it,
+            a_generation_beyond_the_range_of_the_store_does_not_wrap,
+            a_repeated_commit_counts_as_stored,
+            of_racing_commits_exactly_one_wins,
+            a_failure_is_recorded_and_ended_by_a_commit,
+            a_late_failure_is_not_recorded,
+            use_is_remembered_and_never_goes_back,
+            scanning_by_pages_sees_each_row_once,
+            rows_are_found_by_credential,
+            a_store_may_be_prepared_again,
+            a_closed_store_fails;
+        grants:
+            a_planted_grant_reloads_equal,
+            a_grant_is_planted_only_over_the_expected_version,
+            of_racing_plantings_exactly_one_wins,
+            a_commit_replaces_the_grant_and_keeps_the_one_before,
+            a_grant_that_comes_back_unchanged_keeps_the_one_before,
+            a_commit_may_bring_the_first_grant,
+            a_superseded_commit_still_replaces_an_unmoved_grant,
+            a_late_refresh_token_is_kept_as_a_candidate,
+            a_refresh_token_is_a_candidate_once,
+            of_racing_refresh_tokens_none_is_lost,
+            an_intent_is_journalled_only_for_the_current_version,
+            an_intent_is_abandoned_by_its_owner_alone,
+            a_new_refresh_token_ends_the_intent_and_the_loss,
+            a_grant_is_lost_only_at_the_version_that_was_tried;
+        leases:
+            a_lease_is_exclusive,
+            of_many_concurrent_claims_one_is_granted,
+            a_claim_may_be_repeated_by_its_owner,
+            another_nonce_is_another_owner,
+            a_lapsed_lease_can_be_claimed,
+            a_lease_lapses_by_itself,
+            a_lapsed_lease_that_nobody_took_is_renewed,
+            a_lost_lease_is_not_renewed,
+            a_released_lease_is_not_renewed,
+            a_lease_is_released_by_its_owner_alone,
+            scopes_do_not_exclude_one_another,
+            a_lease_lasts_a_day_at_most;
+        events:
+            a_rejection_raises_the_floor_once,
+            a_floor_never_goes_back,
+            an_unknown_generation_is_not_rejected,
+            of_racing_rejections_exactly_one_counts,
+            a_commit_leaves_the_floor_where_it_is,
+            each_change_appends_an_event_in_order,
+            what_changes_nothing_appends_no_event,
+            events_are_paged,
+            old_events_are_pruned;
+    }
+}

@@ -1,0 +1,231 @@
+//! Tokens: fenced commits, failures, use, scanning.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+
+use super::samples::*;
+use crate::{
+    error::ErrorKind,
+    store::{Commit, Committed, FailedAttempt, Failures, SharedStore, TokenRow},
+    time::Timestamp,
+    types::{Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
+};
+
+pub(super) async fn an_unknown_key_has_no_row(store: SharedStore) {
+    assert_eq!(store.load(key("a").hash()).await, Ok(None));
+    assert_eq!(store.scan(None, 10).await, Ok(vec![]));
+    assert_eq!(store.rows_of(credential("a"), 10).await, Ok(vec![]));
+    assert_eq!(store.touch(vec![(key("a").hash(), at(1))]).await, Ok(()));
+    assert_eq!(store.load(key("a").hash()).await, Ok(None));
+}
+
+pub(super) async fn a_token_reloads_equal_to_the_byte(store: SharedStore) {
+    let unicode = "ключ \u{202e}\u{1f511} \"'\\%_\n\t$1 ?";
+    let secrets = ["plain", unicode, &"x".repeat(64 * 1024)];
+    for (name, secret) in ["a", "b/c", "d.e"].into_iter().zip(secrets) {
+        let selector = Selector::new(
+            credential(name),
+            vec![unicode.into(), "z".into(), "a".into()],
+            Some(unicode.into()),
+            vec!["https://b.example/?q=1".into(), "urn:a".into()],
+        );
+        let key = TokenKey::new(selector);
+        let attributes = [("empty".into(), String::new()), (unicode.into(), secret.into())].into();
+        let token = Token { token_type: unicode.into(), scopes: vec![unicode.into()], attributes, ..token(1, secret) };
+        assert_eq!(store.commit(commit_of(&key, token.clone())).await, Ok(Committed::Stored));
+        let expected = TokenRow {
+            key: key.clone(),
+            generation: Generation::new(1),
+            min_generation: Generation::NONE,
+            token: Some(token),
+            config: config(),
+            failures: None,
+            last_used_at: at(1_700_000_000_000),
+        };
+        assert_eq!(row(&store, &key).await, expected);
+    }
+}
+
+pub(super) async fn extreme_values_reload_equal(store: SharedStore) {
+    let key = TokenKey::new(Selector::new(credential("a"), vec![], None, vec![]));
+    let token = Token {
+        access_token: Secret::from(""),
+        token_type: String::new(),
+        issued_at: Timestamp::MIN,
+        expires_at: Timestamp::MAX,
+        refresh_at: at(-1),
+        scopes: vec![],
+        attributes: [].into(),
+        ..token(1, "")
+    };
+    let commit = Commit { last_used_at: Timestamp::MIN, ..commit_of(&key, token.clone()) };
+    assert_eq!(store.commit(commit).await, Ok(Committed::Stored));
+    let failures = Failures {
+        count: u32::MAX,
+        kind: ErrorKind::Bug,
+        message: String::new(),
+        at: Timestamp::MIN,
+        next_attempt_at: Timestamp::MAX,
+    };
+    let attempt =
+        FailedAttempt { key: key.clone(), base: Generation::new(1), config: config(), failures: failures.clone() };
+    assert_eq!(store.record_failure(attempt).await, Ok(()));
+    let row = row(&store, &key).await;
+    assert_eq!((row.token, row.failures, row.last_used_at), (Some(token), Some(failures), Timestamp::MIN));
+}
+
+pub(super) async fn a_commit_is_fenced_on_the_generation_before_it(store: SharedStore) {
+    let key = key("a");
+    assert_eq!(store.commit(commit(&key, 2)).await, Ok(Committed::Superseded), "there is no row yet");
+    assert_eq!(store.load(key.hash()).await, Ok(None));
+    commit_up_to(&store, &key, 2).await;
+    for generation in [0, 1, 2, 4] {
+        let late = commit_of(&key, token(generation, "late"));
+        assert_eq!(store.commit(late).await, Ok(Committed::Superseded), "generation {generation} over 2");
+    }
+    let row = row(&store, &key).await;
+    assert_eq!((row.generation, row.token), (Generation::new(2), Some(token(2, "token 2"))));
+}
+
+pub(super) async fn a_generation_beyond_the_range_of_the_store_does_not_wrap(store: SharedStore) {
+    let key = key("a");
+    commit_up_to(&store, &key, 1).await;
+    let before = row(&store, &key).await;
+    for generation in [i64::MAX.unsigned_abs(), i64::MAX.unsigned_abs() + 1, u64::MAX - 1, u64::MAX] {
+        assert_eq!(store.commit(commit(&key, generation)).await, Ok(Committed::Superseded));
+        let rejected = store.reject(key.hash(), Generation::new(generation)).await.expect("the store answers");
+        assert_eq!((rejected.invalidated, rejected.min_generation), (false, Generation::NONE));
+        assert_eq!(store.events(generation, 10).await, Ok(vec![]));
+        assert_eq!(store.plant_grant(seed("a", "r"), generation).await, Ok(false));
+        assert_eq!(store.begin_rotation(intent("a", generation, "o")).await, Ok(false));
+        assert_eq!(store.lose_grant(credential("a"), generation, "gone".into()).await, Ok(false));
+    }
+    assert_eq!(row(&store, &key).await, before);
+    let unmoved = failed(&key, u64::MAX, 1);
+    assert_eq!(store.record_failure(unmoved.clone()).await, Ok(()));
+    assert_eq!(row(&store, &key).await.failures, Some(unmoved.failures));
+    let candidate = commit_with_grant(&key, 7, u64::MAX, "late");
+    assert_eq!(store.commit(candidate).await, Ok(Committed::Superseded));
+    assert_eq!(late(&store, "a").await, ["late"]);
+}
+
+pub(super) async fn a_repeated_commit_counts_as_stored(store: SharedStore) {
+    let key = key("a");
+    let commit = commit_with_grant(&key, 1, 0, "r1");
+    for _ in 0..3 {
+        assert_eq!(store.commit(commit.clone()).await, Ok(Committed::Stored));
+    }
+    assert_eq!(row(&store, &key).await.generation, Generation::new(1));
+    assert_eq!(grant(&store, "a").await.version, 1);
+    assert_eq!(late(&store, "a").await, Vec::<String>::new());
+    assert_eq!(store.events(0, 10).await.expect("the store answers").len(), 1);
+}
+
+pub(super) async fn of_racing_commits_exactly_one_wins(store: SharedStore) {
+    let key = key("a");
+    for generation in 1..=5 {
+        let racers = (0..8).map(|racer| {
+            let commit = commit_of(&key, token(generation, &format!("{generation} by {racer}")));
+            let store = store.clone();
+            tokio::spawn(async move { (commit.token.clone(), store.commit(commit).await.expect("the store answers")) })
+        });
+        let outcomes = join_all(racers).await.into_iter().map(|outcome| outcome.expect("no panic"));
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.partition(|(_, committed)| *committed == Committed::Stored);
+        assert_eq!((won.len(), lost.len()), (1, 7));
+        let row = row(&store, &key).await;
+        assert_eq!((row.generation.get(), row.token.as_ref()), (generation, Some(&won[0].0)));
+    }
+}
+
+pub(super) async fn a_failure_is_recorded_and_ended_by_a_commit(store: SharedStore) {
+    let key = key("a");
+    let other_config = Fingerprint::of_bytes(b"another");
+    for count in 1..=2 {
+        let attempt = FailedAttempt { config: other_config, ..failed(&key, 0, count) };
+        assert_eq!(store.record_failure(attempt.clone()).await, Ok(()));
+        let row = row(&store, &key).await;
+        assert_eq!((row.generation, row.token, row.failures), (Generation::NONE, None, Some(attempt.failures)));
+        assert_eq!(row.config, other_config);
+    }
+    commit_up_to(&store, &key, 1).await;
+    let row = row(&store, &key).await;
+    assert_eq!((row.failures, row.config), (None, config()));
+}
+
+pub(super) async fn a_late_failure_is_not_recorded(store: SharedStore) {
+    let key = key("a");
+    commit_up_to(&store, &key, 2).await;
+    let before = row(&store, &key).await;
+    let late = FailedAttempt { config: Fingerprint::of_bytes(b"another"), ..failed(&key, 1, 1) };
+    assert_eq!(store.record_failure(late).await, Ok(()));
+    assert_eq!(row(&store, &key).await, before);
+    let failed = failed(&key, 2, 1);
+    assert_eq!(store.record_failure(failed.clone()).await, Ok(()));
+    assert_eq!(row(&store, &key).await, TokenRow { failures: Some(failed.failures), ..before });
+}
+
+pub(super) async fn use_is_remembered_and_never_goes_back(store: SharedStore) {
+    let (a, b) = (key("a"), key("b"));
+    commit_up_to(&store, &a, 1).await;
+    commit_up_to(&store, &b, 1).await;
+    let (early, late) = (at(1), at(1_800_000_000_000));
+    let unknown = key("c").hash();
+    let used = vec![(a.hash(), late), (unknown, late), (b.hash(), early), (a.hash(), early)];
+    assert_eq!(store.touch(used).await, Ok(()));
+    assert_eq!(row(&store, &a).await.last_used_at, late);
+    assert_eq!(row(&store, &b).await.last_used_at, at(1_700_000_000_000));
+    assert_eq!(store.touch(vec![]).await, Ok(()));
+    let earlier = Commit { last_used_at: early, ..commit(&a, 2) };
+    assert_eq!(store.commit(earlier).await, Ok(Committed::Stored));
+    assert_eq!(row(&store, &a).await.last_used_at, late);
+}
+
+pub(super) async fn scanning_by_pages_sees_each_row_once(store: SharedStore) {
+    let keys: Vec<_> = (0..25).map(|i| key_with("a", &[&format!("s{i}")])).collect();
+    for key in &keys {
+        commit_up_to(&store, key, 1).await;
+    }
+    let mut seen: Vec<KeyHash> = vec![];
+    loop {
+        let page = store.scan(seen.last().copied(), 4).await.expect("the store answers");
+        assert!(page.len() <= 4);
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page.iter().map(|row| row.key.hash()));
+    }
+    let expected: BTreeSet<_> = keys.iter().map(TokenKey::hash).collect();
+    assert_eq!(seen, expected.into_iter().collect::<Vec<_>>());
+    assert_eq!(store.scan(None, 0).await, Ok(vec![]));
+    assert_eq!(store.scan(None, u32::MAX).await.map(|rows| rows.len()), Ok(25));
+}
+
+pub(super) async fn rows_are_found_by_credential(store: SharedStore) {
+    let keys = [key_with("a", &["1"]), key_with("a", &["2"]), key_with("a/b", &["1"]), key_with("a.b", &["1"])];
+    for key in &keys {
+        commit_up_to(&store, key, 1).await;
+    }
+    let mut expected = [keys[0].hash(), keys[1].hash()];
+    expected.sort_unstable();
+    let hashes = |rows: Vec<TokenRow>| rows.iter().map(|row| row.key.hash()).collect::<Vec<_>>();
+    assert_eq!(store.rows_of(credential("a"), 10).await.map(hashes), Ok(expected.to_vec()));
+    assert_eq!(store.rows_of(credential("a"), 1).await.map(hashes), Ok(expected[..1].to_vec()));
+    assert_eq!(store.rows_of(credential("b"), 10).await.map(hashes), Ok(vec![]));
+}
+
+pub(super) async fn a_store_may_be_prepared_again(store: SharedStore) {
+    commit_up_to(&store, &key("a"), 1).await;
+    assert_eq!(store.prepare().await, Ok(()));
+    assert_eq!(store.ping().await, Ok(()));
+    assert_eq!(row(&store, &key("a")).await.generation, Generation::new(1));
+}
+
+pub(super) async fn a_closed_store_fails(store: SharedStore) {
+    assert_eq!(store.ping().await, Ok(()));
+    store.close().await;
+    let kind = |error: crate::error::Error| error.kind();
+    assert_eq!(store.ping().await.map_err(kind), Err(ErrorKind::StoreDown));
+    assert_eq!(store.commit(commit(&key("a"), 1)).await.map_err(kind), Err(ErrorKind::StoreDown));
+    assert_eq!(store.load(key("a").hash()).await.map_err(kind), Err(ErrorKind::StoreDown));
+}

@@ -1,0 +1,349 @@
+//! The reference store: maps under one lock, gone with the process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
+    Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, RotationIntent, TokenRow, TokenStore,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    time::{SharedClock, Timestamp},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, TokenKey},
+};
+
+/// Keeps everything in memory. Its own clock is the one that it is given.
+#[derive(Debug)]
+pub struct MemoryTokenStore {
+    clock: SharedClock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    tokens: BTreeMap<KeyHash, TokenRow>,
+    grants: HashMap<CredentialName, Grant>,
+    candidates: HashMap<CredentialName, Vec<GrantCandidate>>,
+    leases: HashMap<LeaseScope, HeldLease>,
+    events: BTreeMap<u64, Event>,
+    last_event: u64,
+}
+
+#[derive(Debug)]
+struct HeldLease {
+    owner: String,
+    expires_at: Timestamp,
+}
+
+impl MemoryTokenStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    /// A panic under the lock leaves no half-done change: every change below is made after all that could fail.
+    fn state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Err(Error::new(ErrorKind::StoreDown, "the store is closed"));
+        }
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryTokenStore {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.ping().await
+    }
+
+    async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
+        Ok(self.state()?.tokens.get(&key).cloned())
+    }
+
+    async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
+        let state = self.state()?;
+        let rows = state.tokens.iter().filter(|(hash, _)| after.is_none_or(|after| **hash > after));
+        Ok(rows.take(limit as usize).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>> {
+        let state = self.state()?;
+        let rows = state.tokens.values().filter(|row| *row.key.credential() == credential);
+        Ok(rows.take(limit as usize).cloned().collect())
+    }
+
+    async fn acquire(&self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Result<Claim> {
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let text = owner.to_string();
+        if let Some(held) = state.leases.get(&scope).filter(|held| held.owner != text)
+            && let Some(holder) = held.as_of(now)
+        {
+            return Ok(Claim::Held(holder));
+        }
+        state.leases.insert(scope.clone(), HeldLease { owner: text, expires_at: now.after(ttl.min(MAX_LEASE)) });
+        Ok(Claim::Granted(Lease { scope, owner }))
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<bool> {
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let held = state.leases.get_mut(&lease.scope).filter(|held| held.owner == lease.owner.to_string());
+        let Some(held) = held else { return Ok(false) };
+        held.expires_at = now.after(ttl.min(MAX_LEASE));
+        Ok(true)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<()> {
+        let mut state = self.state()?;
+        if state.leases.get(&lease.scope).is_some_and(|held| held.owner == lease.owner.to_string()) {
+            state.leases.remove(&lease.scope);
+        }
+        Ok(())
+    }
+
+    async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
+        Ok(self.state()?.leases.get(&scope).and_then(|held| held.as_of(self.clock.now())))
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let committed = state.commit_token(&commit, now);
+        if let Some(update) = commit.grant {
+            state.keep_grant(commit.key.credential().clone(), update);
+        }
+        Ok(committed)
+    }
+
+    async fn record_failure(&self, attempt: FailedAttempt) -> Result<()> {
+        let mut state = self.state()?;
+        let row = state
+            .tokens
+            .entry(attempt.key.hash())
+            .or_insert_with(|| empty_row(attempt.key, attempt.config, attempt.failures.at));
+        if row.generation <= attempt.base {
+            row.config = attempt.config;
+            row.failures = Some(attempt.failures);
+        }
+        Ok(())
+    }
+
+    async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let Some(row) = state.tokens.get_mut(&key) else {
+            return Ok(Rejected { invalidated: false, min_generation: Generation::NONE });
+        };
+        let known = Generation::NONE < generation && generation <= row.generation;
+        let invalidated = known && row.min_generation <= generation;
+        if invalidated {
+            row.min_generation = generation.next();
+        }
+        let row = row.clone();
+        if invalidated {
+            state.append(EventKind::Rejected, &row, generation, now);
+        }
+        Ok(Rejected { invalidated, min_generation: row.min_generation })
+    }
+
+    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
+        let mut state = self.state()?;
+        for (key, at) in used {
+            if let Some(row) = state.tokens.get_mut(&key) {
+                row.last_used_at = row.last_used_at.max(at);
+            }
+        }
+        Ok(())
+    }
+
+    async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
+        Ok(self.state()?.candidates.get(&credential).cloned().unwrap_or_default())
+    }
+
+    async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>> {
+        Ok(self.state()?.grants.get(&credential).cloned())
+    }
+
+    async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
+        let mut state = self.state()?;
+        let old = state.grants.get(&seed.credential);
+        if old.map_or(0, |grant| grant.version) != expected {
+            return Ok(false);
+        }
+        let grant = Grant {
+            version: expected.saturating_add(1),
+            previous: old.map(|grant| grant.refresh_token.clone()),
+            seed: Fingerprint::of(&seed.refresh_token),
+            refresh_token: seed.refresh_token,
+            intent: None,
+            needs_reauth: None,
+            updated_at: seed.at,
+            credential: seed.credential.clone(),
+        };
+        state.grants.insert(seed.credential, grant);
+        Ok(true)
+    }
+
+    async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
+        let mut state = self.state()?;
+        let Some(grant) = state.grant_at(&intent.credential, intent.version) else { return Ok(false) };
+        grant.intent = Some(intent);
+        Ok(true)
+    }
+
+    async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()> {
+        if let Some(grant) = self.state()?.grant_at(&intent.credential, intent.version) {
+            grant.intent = grant.intent.take().filter(|other| other.owner != intent.owner);
+        }
+        Ok(())
+    }
+
+    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
+        let mut state = self.state()?;
+        let Some(grant) = state.grant_at(&credential, version) else { return Ok(false) };
+        grant.needs_reauth = Some(reason);
+        Ok(true)
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {
+        let state = self.state()?;
+        let Some(first) = after.checked_add(1) else { return Ok(vec![]) };
+        Ok(state.events.range(first..).take(limit as usize).map(|(_, event)| event.clone()).collect())
+    }
+
+    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+        let mut state = self.state()?;
+        let before = state.events.len();
+        state.events.retain(|_, event| event.at >= older_than);
+        Ok((before - state.events.len()) as u64)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.state().map(drop)
+    }
+
+    async fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+    }
+}
+
+impl State {
+    fn commit_token(&mut self, commit: &Commit, now: Timestamp) -> Committed {
+        let row = self.tokens.get(&commit.key.hash());
+        let new = &commit.token;
+        let repeated =
+            |token: &crate::types::Token| token.generation == new.generation && token.fingerprint == new.fingerprint;
+        if row.and_then(|row| row.token.as_ref()).is_some_and(repeated) {
+            return Committed::Stored;
+        }
+        let generation = row.map_or(Generation::NONE, |row| row.generation);
+        if new.generation == generation || new.generation != generation.next() {
+            return Committed::Superseded;
+        }
+        let mut row = row.cloned().unwrap_or_else(|| empty_row(commit.key.clone(), commit.config, commit.last_used_at));
+        row.generation = new.generation;
+        row.token = Some(new.clone());
+        row.config = commit.config;
+        row.failures = None;
+        row.last_used_at = row.last_used_at.max(commit.last_used_at);
+        self.append(EventKind::Committed, &row, row.generation, now);
+        self.tokens.insert(commit.key.hash(), row);
+        Committed::Stored
+    }
+
+    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
+    fn keep_grant(&mut self, credential: CredentialName, update: GrantUpdate) {
+        let old = self.grants.get(&credential);
+        if old.map_or(0, |grant| grant.version) == update.base_version {
+            let previous = old.and_then(|old| {
+                let same = old.refresh_token == update.refresh_token;
+                if same { old.previous.clone() } else { Some(old.refresh_token.clone()) }
+            });
+            let grant = Grant {
+                version: update.base_version.saturating_add(1),
+                previous,
+                seed: old.map_or_else(|| Fingerprint::of(&update.refresh_token), |old| old.seed),
+                refresh_token: update.refresh_token,
+                intent: None,
+                needs_reauth: None,
+                updated_at: update.at,
+                credential: credential.clone(),
+            };
+            self.grants.insert(credential, grant);
+            return;
+        }
+        let of_grant = |grant: &Grant| {
+            grant.refresh_token == update.refresh_token || grant.previous.as_ref() == Some(&update.refresh_token)
+        };
+        let known = old.is_some_and(of_grant);
+        let candidates = self.candidates.entry(credential).or_default();
+        if !known && candidates.iter().all(|other| other.refresh_token != update.refresh_token) {
+            let GrantUpdate { base_version, refresh_token, at } = update;
+            candidates.push(GrantCandidate { base_version, refresh_token, at });
+        }
+    }
+
+    fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) {
+        self.last_event += 1;
+        let event = Event {
+            id: self.last_event,
+            kind,
+            key: row.key.hash(),
+            credential: row.key.credential().clone(),
+            generation,
+            min_generation: row.min_generation,
+            at,
+        };
+        self.events.insert(event.id, event);
+    }
+
+    fn grant_at(&mut self, credential: &CredentialName, version: u64) -> Option<&mut Grant> {
+        self.grants.get_mut(credential).filter(|grant| grant.version == version)
+    }
+}
+
+impl HeldLease {
+    /// `None` once it has lapsed.
+    fn as_of(&self, now: Timestamp) -> Option<Holder> {
+        let remaining = self.expires_at.since(now);
+        (!remaining.is_zero()).then(|| Holder { owner: self.owner.clone(), remaining })
+    }
+}
+
+fn empty_row(key: TokenKey, config: Fingerprint, last_used_at: Timestamp) -> TokenRow {
+    TokenRow {
+        key,
+        generation: Generation::NONE,
+        min_generation: Generation::NONE,
+        token: None,
+        config,
+        failures: None,
+        last_used_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        store::{SharedStore, conformance},
+        time::SystemClock,
+    };
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_memory_store_conforms() {
+        conformance::run(async || Arc::new(MemoryTokenStore::new(Arc::new(SystemClock))) as SharedStore).await;
+    }
+}
