@@ -1,1 +1,3 @@
 //! What several test suites of the repository need.
+
+pub mod http;
