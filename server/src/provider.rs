@@ -3,6 +3,8 @@
 //! A provider makes one attempt when it is told to. It does not retry, cache, time out or count: those are decorators
 //! and the cache's work. It knows nothing of stores.
 
+pub mod http;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -1,0 +1,193 @@
+//! HTTP to an upstream: one request, one answer, bounded in time and in size.
+//!
+//! Deliberately absent: redirects (they would carry a secret elsewhere), retries (a refresh token is sent once),
+//! cookies, decompression (a few bytes could become gigabytes), and idle connections: one that the upstream has closed
+//! in the meantime would put a refresh token in doubt.
+
+mod answer;
+mod clients;
+mod settings;
+
+use std::{fmt, time::Duration};
+
+use ::http::{
+    HeaderMap, HeaderValue, Method,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING},
+};
+use thiserror::Error;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::MintFailure;
+use crate::error::{Error, ErrorKind};
+
+pub use answer::{Answer, BodyFault};
+pub use clients::{BadClient, HttpClients};
+pub use settings::{HttpSettings, InsecureUrl};
+
+/// The longest body that is read of an answer, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A client with the HTTP settings of a credential. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    inner: reqwest::Client,
+    settings: HttpSettings,
+}
+
+/// One request. Its headers and its body may hold secrets.
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The URL: https, or http where the settings allow it.
+    pub url: Url,
+    /// Headers. `accept-encoding` is always `identity`.
+    pub headers: HeaderMap,
+    /// The body. Empty: none.
+    pub body: Vec<u8>,
+    /// How long the whole exchange may take, if less than the settings say.
+    pub within: Option<Duration>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, host_of(&self.url))
+    }
+}
+
+/// Why there was no answer.
+#[derive(Debug, Error)]
+pub enum HttpFailure {
+    /// The settings forbid this URL.
+    #[error("{0}: {1}")]
+    Insecure(String, InsecureUrl),
+    /// The request cannot be built.
+    #[error("the request to {0} cannot be built")]
+    Request(String),
+    /// There is no connection; nothing was sent.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, String),
+    /// There was no connection in time; nothing was sent.
+    #[error("no connection to {0} within {1:?}")]
+    ConnectSlow(String, Duration),
+    /// The request may have been sent, and no answer came in time.
+    #[error("{0} did not answer within {1:?}")]
+    Slow(String, Duration),
+    /// The request may have been sent, and the connection ended or carried something else than HTTP.
+    #[error("the connection to {0} ended without a valid answer")]
+    Broken(String),
+}
+
+impl HttpFailure {
+    /// Whether the upstream may have seen the request.
+    #[must_use]
+    pub fn may_have_been_sent(&self) -> bool {
+        matches!(self, Self::Slow(..) | Self::Broken(_))
+    }
+
+    fn new(error: &reqwest::Error, host: String, settings: &HttpSettings, limit: Duration) -> Self {
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Self::ConnectSlow(host, settings.connect_timeout),
+            (true, false) => Self::Connect(host, root_cause(error)),
+            (false, true) => Self::Slow(host, limit),
+            (false, false) if error.is_builder() => Self::Request(host),
+            (false, false) => Self::Broken(host),
+        }
+    }
+}
+
+impl From<HttpFailure> for Error {
+    fn from(failure: HttpFailure) -> Self {
+        let kind = match failure {
+            HttpFailure::Insecure(..) | HttpFailure::Request(_) => ErrorKind::Misconfigured,
+            HttpFailure::Connect(..) | HttpFailure::Broken(_) => ErrorKind::UpstreamDown,
+            HttpFailure::ConnectSlow(..) | HttpFailure::Slow(..) => ErrorKind::UpstreamSlow,
+        };
+        Self::new(kind, failure.to_string())
+    }
+}
+
+impl From<HttpFailure> for MintFailure {
+    fn from(failure: HttpFailure) -> Self {
+        let in_doubt = failure.may_have_been_sent();
+        Self { error: failure.into(), grant: None, in_doubt }
+    }
+}
+
+impl HttpClient {
+    /// The settings that it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &HttpSettings {
+        &self.settings
+    }
+
+    /// Sends a request, once, and reads the answer. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer. One of whatever status is `Ok`, also if its body came only in part.
+    pub async fn send(&self, call: Call) -> Result<Answer, HttpFailure> {
+        let host = host_of(&call.url);
+        self.settings.check_url(&call.url).map_err(|error| HttpFailure::Insecure(host.clone(), error))?;
+        let limit = call.within.unwrap_or(self.settings.timeout).min(self.settings.timeout);
+
+        let mut headers = call.headers;
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut request = self.inner.request(call.method, call.url).headers(headers).timeout(limit);
+        if !call.body.is_empty() {
+            request = request.body(call.body);
+        }
+        let failure = |error: reqwest::Error| HttpFailure::new(&error, host.clone(), &self.settings, limit);
+        let mut response = request.send().await.map_err(failure)?;
+
+        let (body, fault) = read_body(&mut response).await;
+        Ok(Answer { host, status: response.status(), headers: response.headers().clone(), body, fault })
+    }
+}
+
+/// Reads at most [`MAX_BODY`] bytes, into a buffer that never moves: a growing one leaves copies of secrets behind.
+async fn read_body(response: &mut reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<BodyFault>) {
+    let encoded =
+        response.headers().get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if encoded {
+        return (Zeroizing::default(), Some(BodyFault::Encoded));
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = MAX_BODY - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if chunk.len() > room {
+                    return (body, Some(BodyFault::TooLong));
+                }
+            }
+            Ok(None) => return (body, None),
+            Err(error) if error.is_timeout() => return (body, Some(BodyFault::Slow)),
+            Err(_) => return (body, Some(BodyFault::Truncated)),
+        }
+    }
+}
+
+/// `host` or `host:port`: all of a URL that appears in a text for people.
+#[must_use]
+pub fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The innermost cause of a failed connection. It comes from the resolver, the socket or the TLS library, never from a
+/// body or a URL.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    let mut depth = 0;
+    while let Some(next) = cause.source() {
+        cause = next;
+        depth += 1;
+    }
+    // The outermost error would show the URL.
+    if depth == 0 { "unknown reason".into() } else { cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
