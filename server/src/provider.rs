@@ -3,7 +3,14 @@
 //! A provider makes one attempt when it is told to. It does not retry, cache, time out or count: those are decorators
 //! and the cache's work. It knows nothing of stores.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod deadline;
+pub mod fixed;
 pub mod http;
+mod lifetime;
+pub mod registry;
+mod text;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
