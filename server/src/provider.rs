@@ -3,12 +3,16 @@
 //! A provider makes one attempt when it is told to. It does not retry, cache, time out or count: those are decorators
 //! and the cache's work. It knows nothing of stores.
 
+mod attributes;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod deadline;
 pub mod fixed;
+mod form;
+mod headers;
 pub mod http;
 mod lifetime;
+pub mod oauth2;
 pub mod registry;
 mod text;
 

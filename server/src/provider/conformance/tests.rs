@@ -57,8 +57,63 @@ impl Harness for Scripted {
     }
 }
 
+fn token() -> Reply {
+    let body = format!(
+        r#"{{"access_token":"{CANARY}-at","token_type":"bearer","expires_in":60,"refresh_token":"{CANARY}-rt2","x":"{CANARY}"}}"#
+    );
+    Reply::json(200, &body)
+}
+
+#[tokio::test]
+async fn oauth2_with_refresh_token_conforms() {
+    let keys = r#"
+        provider = "oauth2"
+        grant = "refresh_token"
+        token_url = "URL/token"
+        revocation_url = "URL/revoke"
+        client_id = "c"
+        client_secret = { file = "secret" }
+        refresh_token = { file = "secret" }
+        attributes = { x = "/x" }
+    "#;
+    check(&Scripted::new(keys, token())).await;
+}
+
 #[tokio::test]
 async fn fixed_conforms() {
     let keys = "provider = \"fixed\"\ntoken = { file = \"secret\" }";
     check(&Scripted { has_upstream: false, ..Scripted::new(keys, Reply::Silence) }).await;
+}
+
+/// Without a grant to rotate, and with a body that the grant `client_credentials` does not use.
+fn plain_token() -> Reply {
+    Reply::json(200, &format!(r#"{{"access_token":"{CANARY}-at","token_type":"Bearer"}}"#))
+}
+
+#[tokio::test]
+async fn oauth2_with_client_credentials_conforms() {
+    let keys = r#"
+        provider = "oauth2"
+        grant = "client_credentials"
+        token_url = "URL/token"
+        client_id = "c"
+        client_secret = { file = "secret" }
+        client_auth = "client_secret_post"
+        extra_params = { api_key = { file = "secret" } }
+        extra_headers = { x-api-key = { file = "secret" } }
+    "#;
+    check(&Scripted::new(keys, plain_token())).await;
+}
+
+#[tokio::test]
+async fn oauth2_with_password_conforms() {
+    let keys = r#"
+        provider = "oauth2"
+        grant = "password"
+        token_url = "URL/token"
+        client_id = "c"
+        username = "bot"
+        password = { file = "secret" }
+    "#;
+    check(&Scripted::new(keys, plain_token())).await;
 }
