@@ -14,6 +14,7 @@ pub mod http;
 mod lifetime;
 pub mod oauth2;
 pub mod registry;
+pub mod session;
 mod text;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{SharedProvider, fixed, http::HttpClients, oauth2};
+use super::{SharedProvider, fixed, http::HttpClients, oauth2, session};
 use crate::{
     config::reader::Section,
     time::{SharedClock, SystemClock},
@@ -52,7 +52,7 @@ impl ProviderRegistry {
     #[must_use]
     pub fn builtin() -> Self {
         let context = BuildContext { clock: Arc::new(SystemClock), clients: HttpClients::default() };
-        Self { factories: vec![fixed::FACTORY, oauth2::FACTORY], context }
+        Self { factories: vec![fixed::FACTORY, oauth2::FACTORY, session::FACTORY], context }
     }
 
     /// The same kinds, with another clock.

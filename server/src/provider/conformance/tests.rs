@@ -80,6 +80,19 @@ async fn oauth2_with_refresh_token_conforms() {
 }
 
 #[tokio::test]
+async fn session_conforms() {
+    let keys = r#"
+        provider = "session"
+        login = { url = "URL/login", json = { user = "bot", password = { file = "secret" } } }
+        token = { json_pointer = "/access_token" }
+        lifetime = { json_pointer = "/expires_in" }
+        attributes = { x = "/x" }
+        logout = { url = "URL/logout" }
+    "#;
+    check(&Scripted::new(keys, token())).await;
+}
+
+#[tokio::test]
 async fn fixed_conforms() {
     let keys = "provider = \"fixed\"\ntoken = { file = \"secret\" }";
     check(&Scripted { has_upstream: false, ..Scripted::new(keys, Reply::Silence) }).await;

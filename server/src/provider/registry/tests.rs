@@ -30,7 +30,7 @@ pub(crate) fn build(keys: &str) -> Result<Built, Vec<String>> {
 #[test]
 fn an_unknown_kind_is_told_the_known_ones_and_the_nearest() {
     let problems = build("provider = \"oauth\"").unwrap_err();
-    let expected = "c.toml:1:12: credentials.x.provider: expected one of \"fixed\", \"oauth2\", did you mean `oauth2`?";
+    let expected = "c.toml:1:12: credentials.x.provider: expected one of \"fixed\", \"oauth2\", \"session\", did you mean `oauth2`?";
     assert_eq!(problems, [expected]);
 }
 
@@ -43,7 +43,7 @@ fn a_credential_without_a_provider_is_a_problem() {
 fn a_kind_can_be_added_and_replaced() {
     let factory = |kind| ProviderFactory { kind, build: |_, _| None };
     let registry = ProviderRegistry::builtin().with(factory("exec")).with(factory("fixed"));
-    assert_eq!(registry.kinds().collect::<Vec<_>>(), ["exec", "fixed", "oauth2"]);
+    assert_eq!(registry.kinds().collect::<Vec<_>>(), ["exec", "fixed", "oauth2", "session"]);
 }
 
 #[test]
