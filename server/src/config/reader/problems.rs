@@ -1,0 +1,103 @@
+//! What is noted while a file is read: problems, warnings and the secrets that it names, each with its place.
+
+use std::{cell::RefCell, fmt, path::PathBuf};
+
+use crate::config::secret::SecretSource;
+
+/// The problems of one file.
+pub struct Problems {
+    file: String,
+    text: String,
+    directory: PathBuf,
+    found: RefCell<Vec<(usize, String)>>,
+    warnings: RefCell<Vec<(usize, String)>>,
+    secrets: RefCell<Vec<NamedSecret>>,
+}
+
+/// A secret that the file names, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedSecret {
+    /// The byte offset of its value.
+    pub(crate) offset: usize,
+    /// The dotted path of its key.
+    pub(crate) path: String,
+    /// Where it comes from.
+    pub(crate) source: SecretSource,
+}
+
+impl Problems {
+    /// None yet, in `text`, which was read from `file`; relative paths in it start at `directory`.
+    #[must_use]
+    pub fn new(file: &str, text: &str, directory: PathBuf) -> Self {
+        Self {
+            file: file.into(),
+            text: text.into(),
+            directory,
+            found: RefCell::default(),
+            warnings: RefCell::default(),
+            secrets: RefCell::default(),
+        }
+    }
+
+    /// Notes a problem at a byte offset of the text.
+    pub fn note(&self, offset: usize, message: impl Into<String>) {
+        self.found.borrow_mut().push((offset, message.into()));
+    }
+
+    /// Notes what is allowed but unwise, at a byte offset of the text.
+    pub fn warn(&self, offset: usize, message: impl Into<String>) {
+        self.warnings.borrow_mut().push((offset, message.into()));
+    }
+
+    /// Whether there is no problem so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.found.borrow().is_empty()
+    }
+
+    /// The warnings so far, as `file:line:column: message`, in the order of the text.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.placed(self.warnings.borrow().clone())
+    }
+
+    /// Every problem as `file:line:column: message`, in the order of the text.
+    #[must_use]
+    pub fn into_messages(self) -> Vec<String> {
+        self.placed(self.found.borrow().clone())
+    }
+
+    /// A path of the file, relative to its directory.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// Remembers a secret, so that a check can try to read it.
+    pub(super) fn remember(&self, secret: NamedSecret) {
+        self.secrets.borrow_mut().push(secret);
+    }
+
+    /// The secrets that the file names.
+    pub(crate) fn secrets(&self) -> Vec<NamedSecret> {
+        self.secrets.borrow().clone()
+    }
+
+    fn placed(&self, mut messages: Vec<(usize, String)>) -> Vec<String> {
+        messages.sort();
+        messages.dedup();
+        let place = |(offset, message): &(usize, String)| {
+            let before = &self.text[..self.text.floor_char_boundary(*offset)];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            format!("{}:{line}:{column}: {message}", self.file)
+        };
+        messages.iter().map(place).collect()
+    }
+}
+
+impl fmt::Debug for Problems {
+    /// Leaves out the text: somebody may have written a secret into it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Problems").field("file", &self.file).field("found", &self.found).finish_non_exhaustive()
+    }
+}
