@@ -1,0 +1,241 @@
+//! Whole files: every mistake has its message, and the samples have none.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use super::*;
+use crate::{
+    credential::{RejectOn, WhenDegraded},
+    types::CredentialName,
+};
+
+mod toy;
+
+/// The directory that the fixtures pretend to be in.
+const DIRECTORY: &str = "/etc/tokencache";
+
+const CREDENTIAL: &str =
+    "[credentials.ci]\nprovider = \"toy\"\ntoken_url = \"https://idp.example/token\"\nclient_id = \"ci\"\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse("config.toml", text, DIRECTORY, &toy::registry())
+}
+
+fn credential(config: &Config, name: &str) -> std::sync::Arc<crate::credential::Credential> {
+    config.credentials.get(&CredentialName::parse(name).unwrap()).cloned().unwrap()
+}
+
+#[test]
+fn each_mistake_has_its_message_and_all_are_told_at_once() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    for case in fs::read_dir(&fixtures).unwrap() {
+        let case = case.unwrap().path();
+        let text = fs::read_to_string(case.join("config.toml")).unwrap();
+        let expected = fs::read_to_string(case.join("problems.txt")).unwrap();
+        let found = parse(&text).map_or_else(|error| format!("{error}\n"), |_| "no problem\n".into());
+        assert!(!found.contains("hunter2") && !found.contains("31337"), "a secret in {found}");
+        if found != expected {
+            wrong.push(format!("{}\nexpected:\n{expected}found:\n{found}", case.display()));
+        }
+        cases += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases >= 60, "only {cases} cases in {}", fixtures.display());
+}
+
+#[test]
+fn the_default_file_means_the_same_as_an_empty_one() {
+    for text in ["", DEFAULT] {
+        let config = Config::parse("default.toml", text, "", &toy::registry()).unwrap();
+        assert_eq!(config.server, ServerConfig::default());
+        assert_eq!(config.store, StoreConfig::default());
+        assert_eq!(config.cache, CacheConfig::default());
+        assert!(config.credentials.is_empty());
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_rules_of_a_credential_win_over_the_defaults() {
+    let text = format!(
+        "[defaults]\nrefresh_window = \"7m\"\nreject_on = [401, 403]\n\n{CREDENTIAL}\n\
+         [credentials.\"own/rules\"]\nprovider = \"toy\"\ntoken_url = \"https://idp.example/token\"\nclient_id = \"x\"\n\
+         refresh_window = \"3m\"\nidle_window = \"1d\"\nreject_on = [419, \"SESSION_EXPIRED\"]\nwhen_degraded = \"refuse\"\n"
+    );
+    let config = parse(&text).unwrap();
+
+    let inherited = credential(&config, "ci");
+    assert_eq!(inherited.refresh.window, Some(Duration::from_secs(7 * 60)));
+    assert_eq!(inherited.refresh.idle_window, None);
+    assert_eq!(inherited.reject_on, RejectOn { statuses: vec![401, 403], errors: vec![] });
+    assert_eq!(inherited.when_degraded, WhenDegraded::Serve);
+
+    let own = credential(&config, "own/rules");
+    assert_eq!(own.refresh.window, Some(Duration::from_secs(3 * 60)));
+    assert_eq!(own.refresh.idle_window, Some(Duration::from_secs(24 * 3600)));
+    assert_eq!(own.reject_on, RejectOn { statuses: vec![419], errors: vec!["SESSION_EXPIRED".into()] });
+    assert_eq!(own.when_degraded, WhenDegraded::Refuse);
+}
+
+#[test]
+fn what_is_asked_of_the_upstream_is_kept_as_written() {
+    let asks = "scopes = [\"b\", \"a\"]\naudience = \"api\"\nresources = [\"https://API.example\"]\n";
+    let config = parse(&format!("{CREDENTIAL}{asks}")).unwrap();
+    let defaults = &credential(&config, "ci").defaults;
+    assert_eq!(defaults.scopes, ["b", "a"]);
+    assert_eq!(defaults.audience.as_deref(), Some("api"));
+    assert_eq!(defaults.resources, ["https://API.example"]);
+}
+
+#[test]
+fn relative_paths_start_at_the_directory_of_the_file() {
+    let config = parse("[server]\nlisten = \"unix:api.sock\"\n\n[store]\nurl = \"sqlite:db/tokens.db\"\n").unwrap();
+    assert_eq!(config.server.listen, Listen::Unix("/etc/tokencache/api.sock".into()));
+    assert_eq!(config.store.url, "sqlite:/etc/tokencache/db/tokens.db");
+    assert_eq!(parse("").unwrap().store.url, "sqlite:/etc/tokencache/tokencache.db");
+}
+
+#[test]
+fn loopback_addresses_and_free_ports_are_allowed() {
+    let text = "[server]\nlisten = \"127.1.2.3:0\"\nadmin_listen = \"[::1]:0\"\nmetrics_listen = \"0.0.0.0:0\"\n";
+    let config = parse(text).unwrap();
+    assert_eq!(config.server.listen, Listen::Tcp(SocketAddr::from(([127, 1, 2, 3], 0))));
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn serving_any_caller_takes_a_switch_and_is_warned_of() {
+    let text = "[server]\nlisten = \"0.0.0.0:50051\"\ninsecure_allow_any_caller = true\n";
+    let config = parse(text).unwrap();
+    assert!(config.server.listen.is_exposed());
+    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    assert!(
+        warning.starts_with("config.toml:3:29: server.insecure_allow_any_caller: callers are not authen"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn what_a_provider_warns_of_is_told_with_the_place_of_its_credential() {
+    let config = parse(&CREDENTIAL.replace("client_id", "# client_id")).unwrap();
+    assert_eq!(config.warnings, ["config.toml:1:1: credentials.ci: client_id: nobody is nobody"]);
+}
+
+#[test]
+fn a_deeply_nested_file_is_a_problem_and_not_a_crash() {
+    let text = format!("x = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(parse(&text).is_err());
+    let keys = format!("{} = 1", vec!["a"; 100_000].join("."));
+    assert!(parse(&keys).is_err());
+}
+
+mod files {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn write(path: &Path, text: impl AsRef<[u8]>, mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::load(path, &toy::registry())
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let directory = directory();
+        let path = directory.path().join("missing.toml");
+        let message = format!("{}: cannot read the file: entity not found", path.display());
+        assert_eq!(load(&path).unwrap_err().problems, [message]);
+        assert!(load(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_refused_with_the_line() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&path, b"[server]\nlisten = \"\xff\"\n", 0o600);
+        let message = format!("{}: line 2 is not UTF-8", path.display());
+        assert_eq!(load(&path).unwrap_err().problems, [message]);
+    }
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        let message = "/dev/zero: the file is longer than 16 MiB".to_owned();
+        assert_eq!(load(Path::new("/dev/zero")).unwrap_err().problems, [message]);
+    }
+
+    #[test]
+    fn a_secret_file_that_others_can_read_is_warned_of() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&path, format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\n"), 0o644);
+        let secret = directory.path().join("s");
+
+        write(&secret, "hunter2", 0o640);
+        let [warning] = &load(&path).unwrap().warnings[..] else { panic!("one warning") };
+        let place = format!("{}:5:17: credentials.ci.client_secret: ", path.display());
+        assert!(warning.starts_with(&place), "{warning}");
+        assert!(warning.contains("(mode 0640)") && warning.ends_with(&format!("chmod 600 {}", secret.display())));
+
+        write(&secret, "hunter2", 0o600);
+        assert_eq!(load(&path).unwrap().warnings, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_check_tries_every_secret_and_tells_every_problem_in_the_order_of_the_file() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&path, format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\nsize = 0\n"), 0o644);
+        let report = check(&path, &toy::registry()).await;
+        assert!(!report.is_ok());
+        let [file, secret] = [path.display(), directory.path().join("s").display()].map(|p| p.to_string());
+        assert_eq!(
+            report.to_string(),
+            format!(
+                "{file}:5:17: credentials.ci.client_secret: cannot read the file {secret}: entity not found\n\
+                 {file}:6:8: credentials.ci.size: expected an integer from 1 to 10\n\
+                 {file}: 2 problems"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_check_of_a_good_file_sums_it_up() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&directory.path().join("s"), "hunter2", 0o600);
+        let more = "client_secret = { file = \"s\" }\nrefresh_window = \"10m\"\nreject_on = [401, \"expired\"]\n";
+        let rotating = CREDENTIAL.replace("credentials.ci", "credentials.\"crm/prod\"").replace("toy", "toy_rotating");
+        let text = format!("[store]\nurl = \"memory:\"\n{CREDENTIAL}{more}{rotating}when_degraded = \"refuse\"\n");
+        write(&path, text, 0o644);
+        let report = check(&path, &toy::registry()).await;
+        assert!(report.is_ok(), "{report}");
+        assert_eq!(
+            report.to_string(),
+            format!(
+                "server: client API on 127.0.0.1:50051, admin API on 127.0.0.1:50052, metrics on 127.0.0.1:9464; \
+                 store memory:\n\
+                 credential ci: toy, refresh window 10m, reject on 401 expired\n\
+                 credential crm/prod: toy, rotating refresh token, strict, refresh window by lifetime, reject on 401, \
+                 refuses when degraded\n\
+                 {}: ok",
+                path.display()
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_check_of_a_missing_file_is_a_report_too() {
+        let report = check(Path::new("/nonexistent/c.toml"), &toy::registry()).await;
+        let line = "/nonexistent/c.toml: cannot read the file: entity not found\n/nonexistent/c.toml: 1 problem";
+        assert_eq!(report.to_string(), line);
+    }
+}
