@@ -90,6 +90,17 @@ impl SecretSource {
         env.or(file).or(command)
     }
 
+    /// A text that tells this source from every other one. It has the arguments of a command, which may be secret: it is
+    /// made to be hashed, not to be shown.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Env(name) => format!("env {name}"),
+            Self::File(path) => format!("file {}", path.display()),
+            Self::Command(words) => format!("command {words:?}"),
+        }
+    }
+
     /// Reads the secret.
     ///
     /// # Errors

@@ -166,3 +166,11 @@ fn a_file_that_only_its_owner_can_use_is_not_open() {
     assert_eq!(SecretSource::File("/dev/null".into()).open_mode(), None);
     assert_eq!(SecretSource::Env("PATH".into()).open_mode(), None::<(&Path, u32)>);
 }
+
+#[test]
+fn commands_that_differ_in_an_argument_differ_in_identity() {
+    let (one, other) = (command(&["pass", "a"]), command(&["pass", "b"]));
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+    assert_ne!(one.identity(), other.identity());
+    assert_ne!(SecretSource::Env("x".into()).identity(), SecretSource::File("x".into()).identity());
+}
