@@ -85,13 +85,32 @@ impl Problems {
     fn placed(&self, mut messages: Vec<(usize, String)>) -> Vec<String> {
         messages.sort();
         messages.dedup();
+        let mut lines = Lines { text: &self.text, start: 0, number: 1 };
         let place = |(offset, message): &(usize, String)| {
-            let before = &self.text[..self.text.floor_char_boundary(*offset)];
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let (line, column) = lines.place(*offset);
             format!("{}:{line}:{column}: {message}", self.file)
         };
         messages.iter().map(place).collect()
+    }
+}
+
+/// Counts lines forward, so that many places in a long text take one pass.
+struct Lines<'a> {
+    text: &'a str,
+    start: usize,
+    number: usize,
+}
+
+impl Lines<'_> {
+    /// The line and the column of a byte offset, which is not before the last one asked for.
+    fn place(&mut self, offset: usize) -> (usize, usize) {
+        let offset = self.text.floor_char_boundary(offset);
+        let passed = &self.text[self.start..offset];
+        if let Some(last) = passed.rfind('\n') {
+            self.number += passed.matches('\n').count();
+            self.start += last + 1;
+        }
+        (self.number, self.text[self.start..offset].chars().count() + 1)
     }
 }
 
