@@ -46,6 +46,9 @@ pub enum SecretError {
     /// The file cannot be read.
     #[error("cannot read the file {path}: {error}", path = .0.display(), error = .1)]
     File(PathBuf, io::ErrorKind),
+    /// The path leads to a directory, a pipe or a device. A pipe gives a secret only once, and opening it may hang.
+    #[error("{path} is not a regular file", path = .0.display())]
+    NotAFile(PathBuf),
     /// The program cannot be run.
     #[error("cannot run {0}: {1}")]
     Spawn(String, io::ErrorKind),
@@ -191,11 +194,15 @@ async fn read_file(path: PathBuf) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let failed = |error: io::Error| SecretError::File(path.clone(), error.kind());
     let file = path.clone();
     let read = tokio::task::spawn_blocking(move || {
+        if !std::fs::metadata(&file)?.is_file() {
+            return Ok(None);
+        }
         let mut bytes = buffer();
         File::open(file)?.take(READ_LIMIT).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        Ok(Some(bytes))
     });
-    read.await.map_err(|_| failed(io::ErrorKind::Other.into()))?.map_err(failed)
+    let bytes = read.await.map_err(|_| failed(io::ErrorKind::Other.into()))?.map_err(failed)?;
+    bytes.ok_or(SecretError::NotAFile(path))
 }
 
 async fn run(words: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError> {

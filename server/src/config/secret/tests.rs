@@ -75,17 +75,29 @@ async fn an_unusable_file_says_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn an_endless_file_is_not_read_whole() {
-    let source = SecretSource::File("/dev/zero".into());
-    assert_eq!(error(&source).await, "the secret from the file /dev/zero is longer than 64 KiB");
+async fn a_sparse_file_of_a_terabyte_is_not_read_whole() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("secret");
+    File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    let expected = format!("the secret from the file {} is longer than 64 KiB", path.display());
+    assert_eq!(error(&SecretSource::File(path)).await, expected);
+}
+
+#[tokio::test]
+async fn what_is_not_a_regular_file_is_refused_without_opening_it() {
+    let directory = TempDir::new().unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+        let expected = format!("{} is not a regular file", path.display());
+        assert_eq!(error(&SecretSource::File(path.into())).await, expected);
+    }
 }
 
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_named() {
     let missing = SecretSource::File("/nonexistent/secret".into());
     assert_eq!(error(&missing).await, "cannot read the file /nonexistent/secret: entity not found");
-    let directory = SecretSource::File("/".into());
-    assert_eq!(error(&directory).await, "cannot read the file /: is a directory");
 }
 
 #[tokio::test]
