@@ -2,12 +2,16 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     credential::{RejectOn, WhenDegraded},
     types::CredentialName,
 };
 
+mod files;
+mod samples;
 mod toy;
 
 /// The directory that the fixtures pretend to be in.
@@ -122,120 +126,28 @@ fn what_a_provider_warns_of_is_told_with_the_place_of_its_credential() {
     assert_eq!(config.warnings, ["config.toml:1:1: credentials.ci: client_id: nobody is nobody"]);
 }
 
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic_and_every_problem_is_one_line_with_a_place(
+        cut in any::<prop::sample::Index>(),
+        length in 0..40_usize,
+        inserted in "[\\PC\n]{0,12}|[\\[\\]{}=.,\"'#\n]{0,6}",
+    ) {
+        let sample = format!("{DEFAULT}{CREDENTIAL}client_secret = {{ file = \"s\" }}\nscopes = [\"a\", \"b\"]\n");
+        let chars: Vec<_> = sample.chars().collect();
+        let at = cut.index(chars.len());
+        let rest = chars.iter().skip(at + length);
+        let text: String = chars[..at].iter().copied().chain(inserted.chars()).chain(rest.copied()).collect();
+        for problem in parse(&text).err().map(|error| error.problems).unwrap_or_default() {
+            prop_assert!(problem.starts_with("config.toml:") && !problem.contains('\n'), "{problem:?}");
+        }
+    }
+}
+
 #[test]
 fn a_deeply_nested_file_is_a_problem_and_not_a_crash() {
     let text = format!("x = {}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(parse(&text).is_err());
     let keys = format!("{} = 1", vec!["a"; 100_000].join("."));
     assert!(parse(&keys).is_err());
-}
-
-mod files {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn directory() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    fn write(path: &Path, text: impl AsRef<[u8]>, mode: u32) {
-        fs::write(path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn load(path: &Path) -> Result<Config, ConfigError> {
-        Config::load(path, &toy::registry())
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_named() {
-        let directory = directory();
-        let path = directory.path().join("missing.toml");
-        let message = format!("{}: cannot read the file: entity not found", path.display());
-        assert_eq!(load(&path).unwrap_err().problems, [message]);
-        assert!(load(directory.path()).is_err());
-    }
-
-    #[test]
-    fn a_file_that_is_not_utf_8_is_refused_with_the_line() {
-        let directory = directory();
-        let path = directory.path().join("c.toml");
-        write(&path, b"[server]\nlisten = \"\xff\"\n", 0o600);
-        let message = format!("{}: line 2 is not UTF-8", path.display());
-        assert_eq!(load(&path).unwrap_err().problems, [message]);
-    }
-
-    #[test]
-    fn an_endless_file_is_refused() {
-        let message = "/dev/zero: the file is longer than 16 MiB".to_owned();
-        assert_eq!(load(Path::new("/dev/zero")).unwrap_err().problems, [message]);
-    }
-
-    #[test]
-    fn a_secret_file_that_others_can_read_is_warned_of() {
-        let directory = directory();
-        let path = directory.path().join("c.toml");
-        write(&path, format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\n"), 0o644);
-        let secret = directory.path().join("s");
-
-        write(&secret, "hunter2", 0o640);
-        let [warning] = &load(&path).unwrap().warnings[..] else { panic!("one warning") };
-        let place = format!("{}:5:17: credentials.ci.client_secret: ", path.display());
-        assert!(warning.starts_with(&place), "{warning}");
-        assert!(warning.contains("(mode 0640)") && warning.ends_with(&format!("chmod 600 {}", secret.display())));
-
-        write(&secret, "hunter2", 0o600);
-        assert_eq!(load(&path).unwrap().warnings, Vec::<String>::new());
-    }
-
-    #[tokio::test]
-    async fn a_check_tries_every_secret_and_tells_every_problem_in_the_order_of_the_file() {
-        let directory = directory();
-        let path = directory.path().join("c.toml");
-        write(&path, format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\nsize = 0\n"), 0o644);
-        let report = check(&path, &toy::registry()).await;
-        assert!(!report.is_ok());
-        let [file, secret] = [path.display(), directory.path().join("s").display()].map(|p| p.to_string());
-        assert_eq!(
-            report.to_string(),
-            format!(
-                "{file}:5:17: credentials.ci.client_secret: cannot read the file {secret}: entity not found\n\
-                 {file}:6:8: credentials.ci.size: expected an integer from 1 to 10\n\
-                 {file}: 2 problems"
-            )
-        );
-    }
-
-    #[tokio::test]
-    async fn a_check_of_a_good_file_sums_it_up() {
-        let directory = directory();
-        let path = directory.path().join("c.toml");
-        write(&directory.path().join("s"), "hunter2", 0o600);
-        let more = "client_secret = { file = \"s\" }\nrefresh_window = \"10m\"\nreject_on = [401, \"expired\"]\n";
-        let rotating = CREDENTIAL.replace("credentials.ci", "credentials.\"crm/prod\"").replace("toy", "toy_rotating");
-        let text = format!("[store]\nurl = \"memory:\"\n{CREDENTIAL}{more}{rotating}when_degraded = \"refuse\"\n");
-        write(&path, text, 0o644);
-        let report = check(&path, &toy::registry()).await;
-        assert!(report.is_ok(), "{report}");
-        assert_eq!(
-            report.to_string(),
-            format!(
-                "server: client API on 127.0.0.1:50051, admin API on 127.0.0.1:50052, metrics on 127.0.0.1:9464; \
-                 store memory:\n\
-                 credential ci: toy, refresh window 10m, reject on 401 expired\n\
-                 credential crm/prod: toy, rotating refresh token, strict, refresh window by lifetime, reject on 401, \
-                 refuses when degraded\n\
-                 {}: ok",
-                path.display()
-            )
-        );
-    }
-
-    #[tokio::test]
-    async fn a_check_of_a_missing_file_is_a_report_too() {
-        let report = check(Path::new("/nonexistent/c.toml"), &toy::registry()).await;
-        let line = "/nonexistent/c.toml: cannot read the file: entity not found\n/nonexistent/c.toml: 1 problem";
-        assert_eq!(report.to_string(), line);
-    }
 }
