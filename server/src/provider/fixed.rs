@@ -35,7 +35,7 @@ fn build(section: &Section<'_>, context: &BuildContext) -> Option<Built> {
     let token_type = section.string("token_type").unwrap_or_else(|| "Bearer".into());
     let lifetime = at_least_a_second(section, "lifetime").unwrap_or(LONGEST);
     let token = token?;
-    let identity = identity_of(&["fixed", &format!("{token:?}")]);
+    let identity = identity_of(&["fixed", &token.identity()]);
     let provider = FixedProvider { token, token_type, lifetime, clock: Arc::clone(&context.clock) };
     Some(Built { provider: Arc::new(provider), identity, warnings: vec![] })
 }

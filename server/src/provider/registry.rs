@@ -80,7 +80,10 @@ impl ProviderRegistry {
     #[must_use]
     pub fn build(&self, section: &Section<'_>) -> Option<Built> {
         let choices: Vec<_> = self.factories.iter().map(|factory| (factory.kind, factory)).collect();
-        let factory = section.required("provider", |section, key| section.choice(key, &choices))?;
+        let Some(factory) = section.required("provider", |section, key| section.choice(key, &choices)) else {
+            section.leave_open();
+            return None;
+        };
         (factory.build)(section, &self.context)
     }
 }

@@ -53,7 +53,7 @@ impl Text {
     pub(crate) fn identity(&self) -> String {
         match self {
             Self::Plain(text) => format!("text {text}"),
-            Self::Secret(source) => format!("secret {source:?}"),
+            Self::Secret(source) => format!("secret {}", source.identity()),
             Self::Token => "token".into(),
         }
     }
