@@ -1,5 +1,7 @@
 //! `[credentials.NAME]`: a credential; what its provider needs is read by the provider's factory.
 
+use std::sync::Arc;
+
 use url::Url;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     credential::{AskDefaults, Credential},
-    provider::registry::ProviderRegistry,
+    provider::{deadline::DeadlineProvider, registry::ProviderRegistry},
     types::CredentialName,
 };
 
@@ -38,7 +40,7 @@ fn read(name_text: &str, value: &Value<'_>, registry: &ProviderRegistry, default
     built.warnings.iter().for_each(|warning| value.warn(warning));
     Some(Credential {
         name: name?,
-        provider: built.provider,
+        provider: Arc::new(DeadlineProvider::new(built.provider, rules.timeout)),
         defaults: ask,
         refresh: rules.refresh,
         reject_on: rules.reject_on,
