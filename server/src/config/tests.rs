@@ -45,7 +45,7 @@ fn each_mistake_has_its_message_and_all_are_told_at_once() {
         cases += 1;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(cases >= 60, "only {cases} cases in {}", fixtures.display());
+    assert!(cases >= 80, "only {cases} cases in {}", fixtures.display());
 }
 
 #[test]
