@@ -14,6 +14,7 @@ mod check;
 mod credential;
 mod defaults;
 mod load;
+mod plain;
 pub mod reader;
 pub mod secret;
 mod server;

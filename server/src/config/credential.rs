@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{
     defaults::Defaults,
+    plain::warn_of_plain_secrets,
     reader::{Section, Value},
 };
 use crate::{
@@ -35,6 +36,7 @@ fn read(name_text: &str, value: &Value<'_>, registry: &ProviderRegistry, default
     let rules = Defaults::read(&section, defaults);
     let ask = read_ask(&section);
     let built = registry.build(&section);
+    warn_of_plain_secrets(value);
     section.finish();
     let built = built?;
     built.warnings.iter().for_each(|warning| value.warn(warning));

@@ -101,6 +101,8 @@ impl<'a> Section<'a> {
 
     /// The value of a key.
     pub fn value(&self, key: &'static str) -> Option<Value<'a>> {
+        #[cfg(test)]
+        self.problems.asked.borrow_mut().insert(key);
         self.known.borrow_mut().push(key);
         let value = self.table?.get(key)?;
         Some(Value { problems: self.problems, path: join(&self.path, key), value })

@@ -121,6 +121,25 @@ fn serving_any_caller_takes_a_switch_and_is_warned_of() {
 }
 
 #[test]
+fn a_secret_in_the_body_of_a_request_is_warned_of() {
+    let text = "[credentials.legacy]\n\
+                provider = \"session\"\n\
+                token = { cookie = \"SID\" }\n\
+                [credentials.legacy.login]\n\
+                url = \"https://old.example/\"\n\
+                headers = { x-api-key = \"31337\", x-password = { env = \"X\" } }\n\
+                json = { users = [{ name = \"bot\", Password = \"hunter2\" }] }\n";
+    let warnings = parse(text).unwrap().warnings;
+    let [header, body] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(header.starts_with("config.toml:6:25: credentials.legacy.login.headers.x-api-key: this looks"), "{header}");
+    assert!(
+        body.starts_with("config.toml:7:46: credentials.legacy.login.json.users[0].Password: this looks"),
+        "{body}"
+    );
+    assert!(!warnings.concat().contains("hunter2") && !warnings.concat().contains("31337"));
+}
+
+#[test]
 fn what_a_provider_warns_of_is_told_with_the_place_of_its_credential() {
     let config = parse(&CREDENTIAL.replace("client_id", "# client_id")).unwrap();
     assert_eq!(config.warnings, ["config.toml:1:1: credentials.ci: client_id: nobody is nobody"]);

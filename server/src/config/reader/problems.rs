@@ -12,6 +12,9 @@ pub struct Problems {
     found: RefCell<Vec<(usize, String)>>,
     warnings: RefCell<Vec<(usize, String)>>,
     secrets: RefCell<Vec<NamedSecret>>,
+    /// Every key that was asked for, so that a test can look for it in the documentation.
+    #[cfg(test)]
+    pub(crate) asked: RefCell<std::collections::BTreeSet<&'static str>>,
 }
 
 /// A secret that the file names, and where.
@@ -36,6 +39,8 @@ impl Problems {
             found: RefCell::default(),
             warnings: RefCell::default(),
             secrets: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
         }
     }
 
