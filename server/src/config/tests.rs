@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     credential::{RejectOn, WhenDegraded},
-    types::CredentialName,
+    error::ErrorKind,
+    provider::MintRequest,
+    types::{CredentialName, Selector, TokenKey},
 };
 
 mod files;
@@ -80,6 +82,22 @@ fn the_rules_of_a_credential_win_over_the_defaults() {
     assert_eq!(own.refresh.idle_window, Some(Duration::from_secs(24 * 3600)));
     assert_eq!(own.reject_on, RejectOn { statuses: vec![419], errors: vec!["SESSION_EXPIRED".into()] });
     assert_eq!(own.when_degraded, WhenDegraded::Refuse);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_takes_no_longer_than_the_timeout_of_its_credential() {
+    let hung = CREDENTIAL.replace("toy", "toy_hung");
+    for (text, limit) in [
+        (hung.clone(), 10),
+        (format!("[defaults]\ntimeout = \"7s\"\n{hung}"), 7),
+        (format!("[defaults]\ntimeout = \"7s\"\n{hung}timeout = \"3s\"\n"), 3),
+    ] {
+        let credential = credential(&parse(&text).unwrap(), "ci");
+        let key = TokenKey::new(Selector::new(credential.name.clone(), vec![], None, vec![]));
+        let start = tokio::time::Instant::now();
+        let failure = credential.provider.mint(MintRequest { key, grant: None }).await.unwrap_err();
+        assert_eq!((failure.error.kind(), start.elapsed()), (ErrorKind::UpstreamSlow, Duration::from_secs(limit)));
+    }
 }
 
 #[test]

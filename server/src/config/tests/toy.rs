@@ -13,18 +13,24 @@ use crate::{
     types::{Fingerprint, Secret},
 };
 
-/// A registry with the kinds `toy` and `toy_rotating`.
+/// A registry with the kinds `toy`, `toy_rotating` and `toy_hung`, which never answers.
 pub(crate) fn registry() -> ProviderRegistry {
-    ProviderRegistry::builtin()
-        .with(ProviderFactory { kind: "toy", build: |section, _| build(section, GrantUse::None) })
-        .with(ProviderFactory {
+    const KINDS: [ProviderFactory; 3] = [
+        ProviderFactory { kind: "toy", build: |section, _| build(section, Toy::default()) },
+        ProviderFactory {
             kind: "toy_rotating",
-            build: |section, _| build(section, GrantUse::Refresh(Rotation::Strict)),
-        })
+            build: |section, _| build(section, Toy { rotates: true, hangs: false }),
+        },
+        ProviderFactory { kind: "toy_hung", build: |section, _| build(section, Toy { rotates: false, hangs: true }) },
+    ];
+    KINDS.into_iter().fold(ProviderRegistry::builtin(), ProviderRegistry::with)
 }
 
-#[derive(Debug)]
-struct Toy(GrantUse);
+#[derive(Debug, Default)]
+struct Toy {
+    rotates: bool,
+    hangs: bool,
+}
 
 #[async_trait]
 impl TokenProvider for Toy {
@@ -33,10 +39,14 @@ impl TokenProvider for Toy {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { grant: self.0, revocable: false }
+        let grant = if self.rotates { GrantUse::Refresh(Rotation::Strict) } else { GrantUse::None };
+        Capabilities { grant, revocable: false }
     }
 
     async fn mint(&self, _request: MintRequest) -> MintResult {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         Ok(Minted {
             access_token: Secret::from("toy"),
             token_type: "Bearer".into(),
@@ -48,7 +58,7 @@ impl TokenProvider for Toy {
     }
 }
 
-fn build(section: &Section<'_>, grant: GrantUse) -> Option<Built> {
+fn build(section: &Section<'_>, toy: Toy) -> Option<Built> {
     let url = section.required("token_url", Section::url);
     let client_id = section.string("client_id");
     section.secret("client_secret");
@@ -63,5 +73,5 @@ fn build(section: &Section<'_>, grant: GrantUse) -> Option<Built> {
     }
     let warnings = if client_id.is_none() { vec!["client_id: nobody is nobody".into()] } else { vec![] };
     let identity = Fingerprint::of_bytes(format!("{:?} {client_id:?}", url?).as_bytes());
-    Some(Built { provider: Arc::new(Toy(grant)), identity, warnings })
+    Some(Built { provider: Arc::new(toy), identity, warnings })
 }
