@@ -1,0 +1,168 @@
+//! A throw-away Postgres cluster from the binaries on this machine.
+
+use std::{
+    fs,
+    os::unix::{fs::chown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::free_port;
+
+/// Where Debian keeps the binaries of its versions.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// Runs the server as its child and ends it when the standard input ends: the writing end is held by the process of the
+/// tests, so that even a SIGKILL of that closes it. SIGQUIT is Postgres' immediate shutdown.
+const WATCHDOG: &str = r#"dir=$1; shift
+"$@" >"$dir/log" 2>&1 </dev/null &
+read -r _
+kill -QUIT $!
+wait $!
+cd / && rm -rf "$dir""#;
+
+/// How often a port that somebody else took is tried anew.
+const ATTEMPTS: u32 = 5;
+
+const POLL: Duration = Duration::from_millis(50);
+const START_POLLS: u32 = 600;
+
+/// A cluster that is removed when the process ends.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    _watchdog: Child,
+}
+
+/// The account that runs the server, which refuses root.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Cluster {
+    /// Starts one; its URL, too.
+    pub(super) async fn start() -> anyhow::Result<(Self, String)> {
+        let binaries = binaries()?;
+        let directory = tempfile::Builder::new().prefix("tokencache-postgres-").tempdir()?;
+        let account = account(directory.path())?;
+        if let Some(Account { uid, gid }) = account {
+            chown(directory.path(), Some(uid), Some(gid))?;
+        }
+        let data = directory.path().join("data");
+        let initdb = command(&binaries.join("initdb"), account)
+            .arg("--pgdata")
+            .arg(&data)
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .current_dir(directory.path())
+            .output()
+            .context("cannot run initdb")?;
+        ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr).trim());
+        for _ in 0..ATTEMPTS {
+            let port = free_port()?;
+            let mut watchdog = spawn(&binaries, account, &directory, &data, port)?;
+            if answers(&mut watchdog, &directory, port).await? {
+                // The watchdog removes the directory, after the server has left it.
+                let _ = directory.keep();
+                return Ok((Self { _watchdog: watchdog }, format!("postgres://postgres@127.0.0.1:{port}/postgres")));
+            }
+        }
+        bail!("the server found no free port in {ATTEMPTS} attempts")
+    }
+}
+
+fn spawn(
+    binaries: &Path,
+    account: Option<Account>,
+    directory: &TempDir,
+    data: &Path,
+    port: u16,
+) -> anyhow::Result<Child> {
+    let settings = [
+        "listen_addresses=127.0.0.1",
+        "max_connections=200",
+        "fsync=off",
+        "synchronous_commit=off",
+        "full_page_writes=off",
+    ];
+    let mut watchdog = command(Path::new("sh"), account);
+    watchdog.args(["-c", WATCHDOG, "sh"]).arg(directory.path()).arg(binaries.join("postgres"));
+    watchdog.arg("-D").arg(data).arg("-k").arg(directory.path()).arg("-p").arg(port.to_string());
+    watchdog.args(settings.iter().flat_map(|setting| ["-c", setting]));
+    watchdog.current_dir(directory.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own: Ctrl-C ends the tests, and their end is what it waits for.
+    watchdog.process_group(0).spawn().context("cannot run sh")
+}
+
+/// Waits until the server accepts connections. False: its port is taken.
+async fn answers(watchdog: &mut Child, directory: &TempDir, port: u16) -> anyhow::Result<bool> {
+    let log = directory.path().join("log");
+    for _ in 0..START_POLLS {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("ready to accept connections") && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+            return Ok(true);
+        }
+        let taken = text.contains("could not create any TCP/IP sockets");
+        if taken || text.contains("FATAL") {
+            // End it by hand: dropping its input would have the watchdog remove the directory.
+            watchdog.kill()?;
+            watchdog.wait()?;
+            ensure!(taken, "the server does not start: {}", text.trim());
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bail!("the server is not ready after {:?}", POLL * START_POLLS)
+}
+
+/// The directory of `postgres` and `initdb`.
+fn binaries() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // On the PATH there may be links, whose targets lie together.
+    let linked = std::env::split_paths(&path).filter_map(|d| d.join("postgres").canonicalize().ok());
+    let on_path = linked.filter_map(|binary| binary.parent().map(Path::to_owned));
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(DEBIAN)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((path.file_name()?.to_str()?.parse().ok()?, path.join("bin")))
+        })
+        .collect();
+    versions.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
+    on_path
+        .chain(versions.into_iter().map(|(_, directory)| directory))
+        .find(|directory| directory.join("postgres").is_file() && directory.join("initdb").is_file())
+        .with_context(|| format!("neither on the PATH nor under {DEBIAN} are there `postgres` and `initdb`"))
+}
+
+/// The account to change to: `postgres`, else `nobody`, if this process is root's.
+fn account(own: &Path) -> anyhow::Result<Option<Account>> {
+    use std::os::unix::fs::MetadataExt as _;
+    if fs::metadata(own)?.uid() != 0 {
+        return Ok(None);
+    }
+    let accounts = fs::read_to_string("/etc/passwd")?;
+    let find = |name: &str| {
+        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some(Account { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    };
+    let found = find("postgres").or_else(|| find("nobody"));
+    found.map(Some).context("Postgres refuses to run as root, and there is no account `postgres`")
+}
+
+fn command(program: &Path, account: Option<Account>) -> Command {
+    let mut command = Command::new(program);
+    if let Some(Account { uid, gid }) = account {
+        // As root this drops the supplementary groups, too.
+        command.uid(uid).gid(gid);
+    }
+    command.env("LC_ALL", "C");
+    command
+}
