@@ -1,0 +1,86 @@
+//! The admin API: what the operators of the broker see and do.
+
+use tokencache_proto::v1::{self, admin_service_client::AdminServiceClient};
+use tonic::transport::Channel;
+
+use crate::{
+    Builder, BulkInvalidation, CredentialDescription, CredentialPage, Result, Selector, ServerInfo, Target,
+    TokenStatus, builder::Connection, token::nonsense,
+};
+
+/// A client of the admin API. Cheap to clone; clones share a connection.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    connection: Connection,
+}
+
+impl AdminClient {
+    /// Begins to build a client; end with [`Builder::build_admin`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// A page of the configured credentials, by name. `page_size` 0: as many as the broker likes; an empty
+    /// `page_token`: the first page.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Error`](crate::Error) says, here and below; nothing is retried.
+    pub async fn list_credentials(&self, page_size: u32, page_token: &str) -> Result<CredentialPage> {
+        let request = v1::ListCredentialsRequest { page_size, page_token: page_token.into() };
+        let request = self.connection.request(request);
+        self.connection.bounded(self.service().list_credentials(request)).await.map(Into::into)
+    }
+
+    /// Explains one credential.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is none of this name.
+    pub async fn describe_credential(&self, name: &str) -> Result<CredentialDescription> {
+        let request = self.connection.request(v1::DescribeCredentialRequest { name: name.into() });
+        let response = self.connection.bounded(self.service().describe_credential(request)).await?;
+        CredentialDescription::from_proto(response)
+    }
+
+    /// Replaces a token now, and returns what is known of the new one.
+    ///
+    /// # Errors
+    ///
+    /// Why the upstream gave none.
+    pub async fn refresh_token(&self, selector: impl Into<Selector>) -> Result<TokenStatus> {
+        let request = self.connection.request(selector.into().into_refresh());
+        let response = self.connection.bounded(self.service().refresh_token(request)).await?;
+        Ok(response.token.ok_or_else(|| nonsense("an answer without a token"))?.into())
+    }
+
+    /// Invalidates every token of the matching credentials, or with `dry_run` only tells which.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Error`](crate::Error) says.
+    pub async fn invalidate_credentials(&self, target: Target, dry_run: bool) -> Result<BulkInvalidation> {
+        let request = v1::InvalidateCredentialsRequest { target: Some(target.into()), dry_run };
+        let request = self.connection.request(request);
+        self.connection.bounded(self.service().invalidate_credentials(request)).await.map(Into::into)
+    }
+
+    /// Tells which replica answers, and what it runs.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Error`](crate::Error) says.
+    pub async fn server_info(&self) -> Result<ServerInfo> {
+        let request = self.connection.request(v1::GetServerInfoRequest {});
+        self.connection.bounded(self.service().get_server_info(request)).await.map(Into::into)
+    }
+
+    fn service(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.connection.channel.clone())
+    }
+}
