@@ -32,9 +32,11 @@ impl Client {
     ///
     /// Whatever [`Error`](crate::Error) says; nothing is retried.
     pub async fn get_token(&self, request: GetToken) -> Result<TokenResponse> {
-        let request = self.connection.request(v1::GetTokenRequest::from(request));
+        let request = v1::GetTokenRequest::from(request);
+        let conditional = request.if_generation_not != 0;
+        let request = self.connection.request(request);
         let response = self.connection.bounded(self.service().get_token(request)).await?;
-        TokenResponse::from_proto(response)
+        TokenResponse::from_proto(response, conditional)
     }
 
     /// Watches tokens: first the current one of each, or why there is none, then every change.

@@ -38,8 +38,8 @@ impl Token {
     pub(crate) fn from_proto(token: v1::Token) -> Result<Self> {
         let expires_at = convert::time(token.expires_at);
         let expires_at = expires_at.ok_or_else(|| nonsense("a token without a time of expiry"))?;
-        if token.access_token.is_empty() {
-            return Err(nonsense("an empty token"));
+        if token.access_token.is_empty() || !is_printable(&token.access_token) || !is_printable(&token.token_type) {
+            return Err(nonsense("a token that no header can carry"));
         }
         Ok(Self {
             access_token: Secret::new(token.access_token),
@@ -52,6 +52,11 @@ impl Token {
             attributes: token.attributes.into_iter().collect(),
         })
     }
+}
+
+/// Whether a text can stand in a header without adding lines to it.
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
 pub(crate) fn nonsense(what: &str) -> Error {
@@ -96,14 +101,15 @@ pub struct TokenResponse {
 }
 
 impl TokenResponse {
-    pub(crate) fn from_proto(response: v1::GetTokenResponse) -> Result<Self> {
+    /// `conditional`: the request named a generation, so that the answer may be without a token.
+    pub(crate) fn from_proto(response: v1::GetTokenResponse, conditional: bool) -> Result<Self> {
         let freshness = match response.freshness() {
             v1::Freshness::Verified => Freshness::Verified,
             // A freshness that this client does not know is not better than the one it knows to be doubtful.
             v1::Freshness::Unspecified | v1::Freshness::Degraded => Freshness::Degraded,
         };
         let token = response.token.map(Token::from_proto).transpose()?;
-        if token.is_none() && !response.not_modified {
+        if token.is_none() && !(conditional && response.not_modified) {
             return Err(nonsense("an answer without a token"));
         }
         Ok(Self { token, freshness, server_time: convert::time(response.server_time) })
@@ -140,7 +146,7 @@ mod tests {
     #[test]
     fn debug_shows_neither_the_token_nor_its_attributes() {
         let response = v1::GetTokenResponse { token: Some(wire_token()), ..Default::default() };
-        let shown = format!("{:?}", TokenResponse::from_proto(response).expect("a valid answer"));
+        let shown = format!("{:?}", TokenResponse::from_proto(response, false).expect("a valid answer"));
         assert!(shown.contains("sid") && !shown.contains("s3cr3t"), "{shown}");
     }
 
@@ -157,7 +163,12 @@ mod tests {
         let error = Token::from_proto(endless).expect_err("a token that never expires");
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert!(!format!("{error:?}").contains("s3cr3t"));
-        assert!(Token::from_proto(v1::Token { access_token: String::new(), ..wire_token() }).is_err());
-        assert!(TokenResponse::from_proto(v1::GetTokenResponse::default()).is_err());
+        for token in ["", "two\r\nlines", "caf\u{e9}"] {
+            assert!(Token::from_proto(v1::Token { access_token: token.into(), ..wire_token() }).is_err(), "{token:?}");
+        }
+        assert!(TokenResponse::from_proto(v1::GetTokenResponse::default(), true).is_err());
+        let not_modified = v1::GetTokenResponse { not_modified: true, ..Default::default() };
+        assert!(TokenResponse::from_proto(not_modified.clone(), false).is_err());
+        assert!(TokenResponse::from_proto(not_modified, true).is_ok());
     }
 }
