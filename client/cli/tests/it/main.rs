@@ -1,0 +1,8 @@
+//! The real `tokencache` against a scripted broker.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod fake;
