@@ -1,2 +1,65 @@
-//! To be written.
-fn main() {}
+//! The chores of the repository: `cargo xtask test`, `e2e`, `tree` and `ci`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
+
+mod e2e;
+mod node;
+mod postgres;
+mod step;
+mod test;
+mod tree;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of the repository")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every test: finds or installs a Postgres, then `cargo test`, then the end-to-end run where Node is present
+    Test,
+    /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
+    E2e,
+    /// Checks that the central crates are compiled in one version each, with one crypto back end
+    Tree,
+    /// Runs what CI runs: the lints, then every test
+    Ci {
+        /// Stop before the tests
+        #[arg(long)]
+        lints_only: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().chore {
+        Chore::Test => test::run(),
+        Chore::E2e => e2e::run(),
+        Chore::Tree => tree::run(),
+        Chore::Ci { lints_only } => run_ci(lints_only),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The script is the one place that says what CI checks; this only finds it.
+fn run_ci(lints_only: bool) -> Result<()> {
+    let mut script = step::command(workspace_root().join(".ci/run"));
+    script.args(lints_only.then_some("lints"));
+    step::run("ci", &mut script)
+}
+
+/// The top of the repository.
+fn workspace_root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

@@ -99,10 +99,15 @@ async function api(provider, ctx) {
   }
 }
 
-/** Breaks the next token requests as told by `{"times": 3, "status": 503, "retry_after": 2, "delay_ms": 0}`. */
+const basicClientId = (ctx) => Buffer.from(ctx.get('authorization').slice('Basic '.length), 'base64').toString().split(':')[0];
+
+/**
+ * Breaks the next token requests as told by `{"times": 3, "status": 503, "retry_after": 2, "delay_ms": 0}`, and with
+ * `"client_id"` those of one client alone (one that authenticates by client_secret_basic).
+ */
 async function breakOrPass(ctx, next) {
   stats.token_requests += 1;
-  if (fault.times <= 0) return next();
+  if (fault.times <= 0 || (fault.client_id && fault.client_id !== basicClientId(ctx))) return next();
   fault.times -= 1;
   if (fault.delay_ms) await new Promise((resolve) => { setTimeout(resolve, fault.delay_ms); });
   if (!fault.status) return next();

@@ -1,0 +1,40 @@
+//! `cargo xtask e2e`: builds the binaries and lets the driver in `xtask/e2e` run them against a real identity provider.
+
+use anyhow::Result;
+
+use crate::{node, postgres, step, workspace_root};
+
+/// The packages whose binaries take part.
+const PACKAGES: [&str; 3] = ["tokencache-server", "tokencache-cli", "tokencache-e2e"];
+
+/// Finds what the run needs, then drives it; every failure is an error.
+pub(crate) fn run() -> Result<()> {
+    let node = node::find()?;
+    postgres::ensure()?;
+    drive(&node)
+}
+
+/// Builds, installs and runs, where `node` and a Postgres are known to be there.
+pub(crate) fn drive(node: &str) -> Result<()> {
+    let target = target_directory()?;
+    let idp = node::install(&target)?;
+
+    let mut build = step::cargo();
+    build.args(["build", "--locked", "--bins"]);
+    for package in PACKAGES {
+        build.args(["--package", package]);
+    }
+    step::run("build the binaries", &mut build)?;
+
+    let mut driver = step::command(target.join("debug/tokencache-e2e"));
+    driver.arg("--idp").arg(idp).arg("--binaries").arg(target.join("debug"));
+    step::run(&format!("end to end, with Node {node}"), &mut driver)
+}
+
+/// Where cargo puts what it builds.
+fn target_directory() -> Result<std::path::PathBuf> {
+    Ok(match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => workspace_root().join(directory),
+        None => workspace_root().join("target"),
+    })
+}
