@@ -41,7 +41,7 @@ pub struct Postgres {
 #[derive(Debug)]
 enum Server {
     Named,
-    InContainer { _container: Container },
+    InContainer { _container: Box<Container> },
     ThrownAway { _cluster: Cluster },
 }
 
@@ -88,7 +88,7 @@ impl Postgres {
             return Self::named(&url).await.with_context(|| format!("cannot use the server of {VARIABLE}"));
         }
         let no_container = match Container::start().await {
-            Ok((container, url)) => return Self::local(&url, Server::InContainer { _container: container }),
+            Ok((container, url)) => return Self::local(&url, Server::InContainer { _container: Box::new(container) }),
             Err(error) => error,
         };
         match Cluster::start().await {
