@@ -87,6 +87,10 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Ends `needs_reauth` and any intent. Returns whether it did.
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool>;
 
+    /// Stores a refresh token that came without a usable access token: as the grant's if its version is still
+    /// `base_version`, else as a candidate. Returns whether it became the grant's.
+    async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool>;
+
     /// Journals that the refresh token of this version is about to be sent to the upstream. Returns false, and writes
     /// nothing, if the grant's version has moved.
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool>;

@@ -1,11 +1,13 @@
 //! The words of the service as types. No IO.
 
+mod caller;
 mod ids;
 mod key;
 mod request;
 mod secret;
 mod token;
 
+pub use caller::{Caller, Peer};
 pub use ids::{BadName, CredentialName, Fingerprint, Generation, ReplicaId};
 pub use key::{KeyHash, TokenKey};
 pub use request::{RejectedToken, Rejection, Selector, TokenRequest};

@@ -194,6 +194,10 @@ impl TokenStore for MemoryTokenStore {
         Ok(true)
     }
 
+    async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool> {
+        Ok(self.state()?.keep_grant(credential, update))
+    }
+
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
         let mut state = self.state()?;
         let Some(grant) = state.grant_at(&intent.credential, intent.version) else { return Ok(false) };
@@ -261,8 +265,8 @@ impl State {
         Committed::Stored
     }
 
-    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
-    fn keep_grant(&mut self, credential: CredentialName, update: GrantUpdate) {
+    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
+    fn keep_grant(&mut self, credential: CredentialName, update: GrantUpdate) -> bool {
         let old = self.grants.get(&credential);
         if old.map_or(0, |grant| grant.version) == update.base_version {
             let previous = old.and_then(|old| {
@@ -280,7 +284,7 @@ impl State {
                 credential: credential.clone(),
             };
             self.grants.insert(credential, grant);
-            return;
+            return true;
         }
         let of_grant = |grant: &Grant| {
             grant.refresh_token == update.refresh_token || grant.previous.as_ref() == Some(&update.refresh_token)
@@ -291,6 +295,7 @@ impl State {
             let GrantUpdate { base_version, refresh_token, at } = update;
             candidates.push(GrantCandidate { base_version, refresh_token, at });
         }
+        false
     }
 
     fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) {

@@ -1,0 +1,323 @@
+//! The cache: from an authorized request to a token.
+//!
+//! ```text
+//! memory hit ─────────────────────────────────────────────▶ reply
+//! flight (one task per key) ─ store ─ lease ─ provider ─ store ─▶ memory ▶ reply
+//! ```
+//!
+//! A hit takes no lock shared across keys, touches no store and spawns nothing. Whatever writes a token goes through
+//! `flight/attempt.rs`.
+
+pub mod entry;
+pub mod flight;
+pub mod guard;
+pub mod history;
+pub mod hub;
+pub mod inspect;
+pub mod memory;
+pub mod refresher;
+mod reject;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    entry::{Freshness, freshness, is_servable},
+    flight::{
+        Flights, Ticket,
+        attempt::{Attempt, Want, Why},
+    },
+    guard::StormGuard,
+    history::History,
+    hub::Hub,
+    memory::{Entry, Memory},
+    refresher::Schedule,
+};
+use crate::{
+    credential::{Catalog, Credential},
+    error::{Error, ErrorKind, Result, Violation},
+    metrics::Metrics,
+    policy::Authorized,
+    rng::SharedRng,
+    store::{Rejected, SharedStore, TokenRow},
+    time::{SharedClock, Timestamp},
+    types::{CredentialName, Generation, KeyHash, ReplicaId, Selector, TokenKey, TokenRequest},
+};
+
+/// How often a caller tries again because what it waited for will not do: the flight was begun before its rejection,
+/// or the token ran out on the way.
+const MAX_ROUNDS: usize = 4;
+
+/// How long a caller waits that has set no deadline: the longest upstream call and some room.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the cache and its flights work with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where tokens outlive the process.
+    pub store: SharedStore,
+    /// Where they are found at once.
+    pub memory: Memory,
+    /// Who is told of changes.
+    pub hub: Hub,
+    /// When keys are looked at again.
+    pub schedule: Schedule,
+    /// The last attempts.
+    pub history: History,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Jitter and nonces.
+    pub rng: SharedRng,
+    /// Who this replica is.
+    pub replica: ReplicaId,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+impl Parts {
+    /// Takes an entry into memory, on the schedule, and to its watchers. Returns what memory holds now.
+    fn keep(&self, entry: Entry) -> Arc<Entry> {
+        let offered = entry.token.generation;
+        let kept = self.memory.insert(entry);
+        self.schedule.at(kept.key.clone(), kept.token.refresh_at);
+        if kept.token.generation == offered && offered >= self.memory.floor(&kept.key.hash()) {
+            self.hub.token(&kept);
+        }
+        kept
+    }
+}
+
+/// Serves tokens from memory, and sees to it that they are there.
+#[derive(Debug)]
+pub struct TokenCache {
+    parts: Arc<Parts>,
+    catalog: Catalog,
+    max_tokens: u64,
+    pilot: Pilot,
+    rejections: Flights<(KeyHash, Generation), Rejected>,
+    guard: Arc<StormGuard>,
+    tasks: TaskTracker,
+}
+
+/// Starts the flights that bring tokens. Cheap to clone.
+#[derive(Clone, Debug)]
+struct Pilot {
+    parts: Arc<Parts>,
+    flights: Arc<Flights<KeyHash, Arc<Entry>>>,
+}
+
+impl Pilot {
+    /// Joins the flight of the key, or starts one.
+    fn fly(&self, credential: &Arc<Credential>, want: Want) -> Ticket<Arc<Entry>> {
+        let key = want.key.hash();
+        self.flights.join(key, || Attempt::new(Arc::clone(&self.parts), Arc::clone(credential), want).run())
+    }
+}
+
+/// A token for a caller.
+#[derive(Clone, Debug)]
+pub enum Served {
+    /// The token.
+    Token(Arc<Entry>),
+    /// The caller has it already.
+    NotModified,
+}
+
+/// What a caller can use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Need {
+    min_validity: Duration,
+    avoid: Option<Generation>,
+}
+
+impl TokenCache {
+    /// A cache of the tokens of `catalog`; its flights run on `tasks`.
+    #[must_use]
+    pub fn new(parts: Parts, catalog: Catalog, max_tokens: u64, tasks: TaskTracker) -> Self {
+        let parts = Arc::new(parts);
+        let pilot = Pilot { parts: Arc::clone(&parts), flights: Arc::new(Flights::new(tasks.clone())) };
+        let rejections = Flights::new(tasks.clone());
+        Self { parts, catalog, max_tokens, pilot, rejections, guard: Arc::default(), tasks }
+    }
+
+    /// A token that is valid now and for as long as asked; if the request reports one as refused, that one first.
+    ///
+    /// Cancel-safe: a flight that this call began goes on. Without a `deadline` it waits for at most 30 s.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchCredential`; `BadRequest` if the upstream's tokens never last that long; `UpstreamSlow` if the deadline
+    /// passes; what the flight failed with.
+    pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
+        let (credential, key) = self.resolve(&request.selector)?;
+        if let Some(generation) = request.rejected {
+            self.reject_generation(credential, &key, generation).await?;
+        }
+        let need = Need { min_validity: request.min_validity, avoid: request.rejected };
+        let entry = self.current(credential, &key, need, deadline).await?;
+        entry.mark_used(self.now());
+        if request.if_generation_not == Some(entry.token.generation) {
+            return Ok(Served::NotModified);
+        }
+        Ok(Served::Token(entry))
+    }
+
+    /// The lowest generation of a key that may be served.
+    fn floor(&self, key: &TokenKey) -> Generation {
+        self.parts.memory.floor(&key.hash())
+    }
+
+    fn resolve(&self, selector: &Selector) -> Result<(&Arc<Credential>, TokenKey)> {
+        Ok((self.credential(&selector.credential)?, TokenKey::new(selector.clone())))
+    }
+
+    fn credential(&self, name: &CredentialName) -> Result<&Arc<Credential>> {
+        let missing = || Error::new(ErrorKind::NoSuchCredential, format!("there is no credential named '{name}'"));
+        self.catalog.get(name).ok_or_else(missing)
+    }
+
+    async fn current(
+        &self,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        need: Need,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Entry>> {
+        for _ in 0..MAX_ROUNDS {
+            let held = self.held(key, need);
+            if let Some(entry) = &held {
+                match freshness(&entry.token, self.now(), need.min_validity) {
+                    Freshness::Fresh => {
+                        self.parts.metrics.hits.inc();
+                        return Ok(Arc::clone(entry));
+                    }
+                    Freshness::RefreshDue => {
+                        self.parts.metrics.hits.inc();
+                        self.refresh_once(credential, entry);
+                        return Ok(Arc::clone(entry));
+                    }
+                    Freshness::Urgent | Freshness::Expired => check_lifetime(entry, need)?,
+                }
+            }
+            self.parts.metrics.misses.inc();
+            match self.replacement(credential, key, need, deadline).await {
+                Ok(entry) if self.will_do(&entry, need) => return Ok(entry),
+                Ok(entry) => check_lifetime(&entry, need)?,
+                Err(error) => return held.filter(|entry| self.will_do(entry, need)).ok_or(error),
+            }
+        }
+        let message = "the tokens of the upstream run out faster than they can be replaced";
+        Err(Error::new(ErrorKind::UpstreamDown, message).with_retry_after(entry::MIN_SPACING))
+    }
+
+    /// What is in memory, unless it will not do at any time.
+    fn held(&self, key: &TokenKey, need: Need) -> Option<Arc<Entry>> {
+        self.parts.memory.get(&key.hash()).filter(|entry| Some(entry.token.generation) != need.avoid)
+    }
+
+    fn will_do(&self, entry: &Entry, need: Need) -> bool {
+        is_servable(&entry.token, self.now(), need.min_validity)
+            && Some(entry.token.generation) != need.avoid
+            && entry.token.generation >= self.floor(&entry.key)
+    }
+
+    /// Waits for a flight, within the caller's deadline, unless it is too early to ask the upstream again.
+    async fn replacement(
+        &self,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        need: Need,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Entry>> {
+        let now = self.now();
+        if let Some(refusal) = self.parts.memory.refusal(&key.hash(), now) {
+            return Err(refusal.to_error(now));
+        }
+        let want = Want { key: key.clone(), why: Why::Miss, min_validity: need.min_validity, avoid: need.avoid };
+        let ticket = self.pilot.fly(credential, want);
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + DEFAULT_PATIENCE);
+        timeout_at(deadline, ticket.wait()).await.unwrap_or_else(|_| {
+            let message = "the caller's deadline passed before the upstream answered; its answer will be kept";
+            Err(Error::new(ErrorKind::UpstreamSlow, message).with_retry_after(entry::MIN_SPACING))
+        })
+    }
+
+    /// Starts the refresh that a hit found due; the first hit alone does.
+    fn refresh_once(&self, credential: &Arc<Credential>, entry: &Arc<Entry>) {
+        if entry.request_refresh() && self.parts.memory.refusal(&entry.key.hash(), self.now()).is_none() {
+            drop(self.pilot.fly(credential, Want::any(entry.key.clone(), Why::Ahead)));
+        }
+    }
+
+    /// The current time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// How many tokens memory has room for.
+    #[must_use]
+    pub fn max_tokens(&self) -> u64 {
+        self.max_tokens
+    }
+
+    /// Refreshes a key ahead of its token's expiry, unless its credential is gone or it is too early.
+    fn refresh_ahead(&self, key: TokenKey) {
+        let Some(credential) = self.catalog.get(key.credential()) else { return };
+        match self.parts.memory.refusal(&key.hash(), self.now()) {
+            Some(refusal) => self.parts.schedule.at(key, refusal.next_attempt_at),
+            None => drop(self.pilot.fly(credential, Want::any(key, Why::Ahead))),
+        }
+    }
+
+    /// Whether somebody watches a key, or has asked for it within its idle window.
+    fn is_in_use(&self, key: &TokenKey, now: Timestamp) -> bool {
+        let lately = self.parts.memory.get(&key.hash()).is_some_and(|entry| {
+            now.since(entry.last_used()) < entry::idle_window(&entry.token, self.idle_window_of(key))
+        });
+        lately || self.parts.hub.watchers(&key.hash()) > 0
+    }
+
+    fn idle_window_of(&self, key: &TokenKey) -> Option<Duration> {
+        self.catalog.get(key.credential()).and_then(|credential| credential.refresh.idle_window)
+    }
+
+    async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
+        self.parts.store.scan(after, limit).await
+    }
+
+    /// Takes a stored token into memory, if it was minted as its credential is configured now; replaces it, if that is
+    /// overdue, at a time spread over `spread`.
+    fn take_in(&self, row: TokenRow, spread: Duration) -> bool {
+        let Some(credential) = self.catalog.get(row.key.credential()) else { return false };
+        let Some(mut token) = row.token.filter(|_| row.config == credential.config) else { return false };
+        if token.generation < row.min_generation {
+            return false;
+        }
+        self.parts.memory.raise_floor(row.key.hash(), row.min_generation);
+        let overdue = self.now().after(self.parts.rng.with(|rng| entry::up_to(spread, rng)));
+        if token.refresh_at < overdue {
+            token.refresh_at = overdue;
+        }
+        self.parts.keep(Entry::new(row.key, token, row.config, row.last_used_at));
+        true
+    }
+}
+
+/// Says so if the upstream's tokens never last as long as the caller asks: minting more of them would not help.
+fn check_lifetime(entry: &Entry, need: Need) -> Result<()> {
+    let lifetime = entry.token.lifetime();
+    if need.min_validity < lifetime || Some(entry.token.generation) == need.avoid {
+        return Ok(());
+    }
+    let description = format!("the upstream's tokens last for {} s: ask for less", lifetime.as_secs());
+    Err(Error::bad_request(vec![Violation { field: "min_validity".into(), description }]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,449 @@
+//! What one flight does: load, claim the lease, load again, mint, commit.
+//!
+//! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
+//! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::grant::{self, Spent};
+use crate::{
+    cache::{
+        Parts,
+        entry::{self, Freshness, MIN_SPACING, freshness},
+        history::AttemptRecord,
+        memory::{Entry, Refusal},
+    },
+    credential::Credential,
+    error::{Error, ErrorKind, Result},
+    provider::{GrantUse, MintFailure, MintRequest, Minted, Rotation},
+    store::{Claim, Commit, Committed, FailedAttempt, Failures, GrantUpdate, Lease, LeaseOwner, LeaseScope, TokenRow},
+    time::Timestamp,
+    types::{Fingerprint, Generation, Token, TokenKey},
+};
+
+/// How long a lease lasts unless it is renewed: how long a dead holder keeps others waiting.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+
+/// How often a lease is renewed: two renewals may fail before it lapses.
+const RENEW_EVERY: Duration = Duration::from_millis(1600);
+
+/// How often a flight that waits for another holder looks for the result.
+const LEASE_POLL: Duration = Duration::from_millis(200);
+
+/// How long a flight waits for another holder: the longest call, a lease's lapse, and some room.
+const LEASE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long nobody asks a store that has just failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a token is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A caller waits, and there is none that will do.
+    Miss,
+    /// The one at hand is due to be replaced.
+    Ahead,
+    /// The one at hand was rejected.
+    Rejection,
+    /// An operator says so.
+    Operator,
+}
+
+/// What a flight is to bring.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// The token's key.
+    pub key: TokenKey,
+    /// Why.
+    pub why: Why,
+    /// How long it must be valid.
+    pub min_validity: Duration,
+    /// A generation that will not do.
+    pub avoid: Option<Generation>,
+}
+
+impl Want {
+    /// Any valid token will do.
+    #[must_use]
+    pub fn any(key: TokenKey, why: Why) -> Self {
+        Self { key, why, min_validity: Duration::ZERO, avoid: None }
+    }
+}
+
+/// One flight.
+#[derive(Debug)]
+pub struct Attempt {
+    pub(super) parts: Arc<Parts>,
+    pub(super) credential: Arc<Credential>,
+    pub(super) want: Want,
+}
+
+/// What the upstream was asked from.
+#[derive(Debug)]
+struct Base {
+    row: Option<TokenRow>,
+    generation: Generation,
+}
+
+impl Base {
+    fn of(row: Option<TokenRow>) -> Self {
+        let generation = row.as_ref().map_or(Generation::NONE, |row| row.generation);
+        Self { row, generation }
+    }
+}
+
+impl Attempt {
+    /// A flight of `want`.
+    #[must_use]
+    pub fn new(parts: Arc<Parts>, credential: Arc<Credential>, want: Want) -> Self {
+        Self { parts, credential, want }
+    }
+
+    /// Flies: brings a token that will do into memory.
+    ///
+    /// # Errors
+    ///
+    /// What the upstream or the store failed with; it is remembered, so that nobody repeats it too early.
+    pub async fn run(self) -> Result<Arc<Entry>> {
+        let result = self.fly().await;
+        if let Err(error) = &result {
+            debug!(credential = %self.want.key.credential(), %error, "no token");
+            self.parts.hub.unavailable(&self.want.key, error, &self.parts.memory, self.parts.clock.now());
+        }
+        result
+    }
+
+    async fn fly(&self) -> Result<Arc<Entry>> {
+        let row = self.load().await?;
+        if let Some(entry) = self.accept(row.as_ref()) {
+            return Ok(entry);
+        }
+        self.check_gate(row.as_ref())?;
+        let lease = match self.claim().await? {
+            Claimed::Lease(lease) => lease,
+            Claimed::Overtaken(entry) => return Ok(entry),
+        };
+        // Never aborted because a renewal failed: the commit is fenced on the generation, not on the lease.
+        let result = tokio::select! {
+            result = self.replace() => result,
+            () = self.keep_renewing(&lease) => Err(Error::bug("the renewal of a lease ended")),
+        };
+        if let Err(error) = self.parts.store.release(lease).await {
+            debug!(%error, "a lease was not released and will lapse");
+        }
+        result
+    }
+
+    /// Mints a token and commits it. The lease is held.
+    async fn replace(&self) -> Result<Arc<Entry>> {
+        let row = self.load().await?;
+        if let Some(entry) = self.accept(row.as_ref()) {
+            return Ok(entry);
+        }
+        self.check_gate(row.as_ref())?;
+        self.keep_spacing(row.as_ref()).await;
+
+        let base = Base::of(row);
+        let started = Instant::now();
+        let result = self.mint_and_commit(&base).await;
+        self.record(started, result.as_ref().err());
+        match result {
+            Ok(entry) => Ok(entry),
+            Err(error) => Err(self.fail(&base, error).await),
+        }
+    }
+
+    async fn mint_and_commit(&self, base: &Base) -> Result<Arc<Entry>> {
+        let spent = match self.credential.provider.capabilities().grant {
+            GrantUse::None => None,
+            GrantUse::Refresh(rotation) => Some(grant::prepare(self, rotation).await?),
+        };
+        let sent_at = self.parts.clock.now();
+        let grant = spent.as_ref().map(|spent| spent.secret.clone());
+        let request = MintRequest { key: self.want.key.clone(), grant };
+        match self.credential.provider.mint(request).await {
+            Ok(minted) => self.settle(base, minted, spent, sent_at).await,
+            Err(failure) => Err(self.unsettle(failure, spent).await),
+        }
+    }
+
+    /// Stores what the upstream gave: the refresh token first, whatever the access token is worth.
+    async fn settle(
+        &self,
+        base: &Base,
+        mut minted: Minted,
+        spent: Option<Spent>,
+        sent_at: Timestamp,
+    ) -> Result<Arc<Entry>> {
+        let update = spent.as_ref().zip(minted.grant.take()).and_then(|(spent, new)| {
+            let at = self.parts.clock.now();
+            (new != spent.secret).then_some(GrantUpdate { base_version: spent.version, refresh_token: new, at })
+        });
+        let token = match self.judge(base, minted, sent_at) {
+            Ok(token) => token,
+            Err(error) => {
+                grant::settle_without_token(self, spent, update).await;
+                return Err(error);
+            }
+        };
+        let spent_without_update = if update.is_none() { spent } else { None };
+        let commit = Commit {
+            key: self.want.key.clone(),
+            token: token.clone(),
+            config: self.credential.config,
+            last_used_at: self.last_used(),
+            grant: update,
+        };
+        let committed = self.commit(commit).await;
+        if let Some(spent) = spent_without_update {
+            grant::abandon(self, &spent).await;
+        }
+        match committed {
+            Committed::Stored => {
+                info!(
+                    credential = %self.want.key.credential(), generation = %token.generation,
+                    fingerprint = %token.fingerprint, lifetime_s = token.lifetime().as_secs(), "token minted"
+                );
+                Ok(self.keep(token))
+            }
+            Committed::Superseded => {
+                let row = self.load().await?;
+                self.accept(row.as_ref()).ok_or_else(|| {
+                    Error::new(ErrorKind::UpstreamDown, "another replica's token came first and has already expired")
+                })
+            }
+        }
+    }
+
+    /// What remains to be done after an attempt that brought no token.
+    async fn unsettle(&self, failure: MintFailure, spent: Option<Spent>) -> Error {
+        let Some(spent) = spent else { return failure.error };
+        grant::after_failure(self, spent, failure).await
+    }
+
+    /// Makes a token of what the upstream gave, unless it is worth nothing.
+    fn judge(&self, base: &Base, minted: Minted, sent_at: Timestamp) -> Result<Token> {
+        let now = self.parts.clock.now();
+        // Counted from before the request was sent: the upstream's clock for it started no earlier.
+        let expires_at = sent_at.after(minted.lifetime);
+        if expires_at <= now {
+            return Err(Error::new(ErrorKind::UpstreamDown, "the upstream returned a token that has already expired"));
+        }
+        let fingerprint = Fingerprint::of(&minted.access_token);
+        let previous = base.row.as_ref().and_then(|row| Some((row, row.token.as_ref()?)));
+        if let Some((row, previous)) = previous
+            && previous.fingerprint == fingerprint
+            && row.config == self.credential.config
+            // One that has run out by our reckoning alone may be taken again, or an upstream that extends its tokens
+            // would be lost for good.
+            && (now < previous.expires_at || previous.generation < row.min_generation)
+        {
+            return Err(Error::new(ErrorKind::UpstreamDown, "the upstream returned the same token again"));
+        }
+        let window = self.credential.refresh.window;
+        let refresh_at = self.parts.rng.with(|rng| entry::refresh_at(now, expires_at, window, rng));
+        let mut scopes = minted.scopes.unwrap_or_else(|| self.want.key.selector().scopes().to_vec());
+        scopes.sort_unstable();
+        Ok(Token {
+            access_token: minted.access_token,
+            token_type: minted.token_type,
+            issued_at: now,
+            expires_at,
+            refresh_at,
+            scopes,
+            generation: base.generation.next(),
+            fingerprint,
+            attributes: minted.attributes,
+        })
+    }
+
+    /// Commits, and never gives up: what the upstream has given away exists nowhere else.
+    ///
+    /// A refresh token is stored before anybody sees the access token that came with it; so are the others, for a
+    /// generation that is not stored could be given out twice.
+    async fn commit(&self, commit: Commit) -> Committed {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.parts.store.commit(commit.clone()).await {
+                Ok(committed) => return committed,
+                Err(error) => {
+                    warn!(credential = %commit.key.credential(), %error, "a minted token waits to be stored");
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LEASE_TTL);
+        }
+    }
+
+    /// Records a failed attempt, here and in the store, and says when the next may be made.
+    async fn fail(&self, base: &Base, error: Error) -> Error {
+        let now = self.parts.clock.now();
+        if error.kind() == ErrorKind::StoreDown {
+            return self.pause_for_store(error);
+        }
+        let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);
+        let count = before.saturating_add(1);
+        let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, count, rng));
+        let next_attempt_at = now.after(delay);
+        let failures =
+            Failures { count, kind: error.kind(), message: error.message().to_owned(), at: now, next_attempt_at };
+        warn!(
+            credential = %self.want.key.credential(), reason = error.kind().reason(), %error,
+            failures = count, retry_in_s = delay.as_secs(), "the upstream gave no token"
+        );
+        let attempt = FailedAttempt {
+            key: self.want.key.clone(),
+            base: base.generation,
+            config: self.credential.config,
+            failures,
+        };
+        if let Err(error) = self.parts.store.record_failure(attempt).await {
+            debug!(%error, "a failed attempt was not recorded");
+        }
+        self.refuse(error, next_attempt_at)
+    }
+
+    fn refuse(&self, error: Error, next_attempt_at: Timestamp) -> Error {
+        let refusal = Refusal { error, next_attempt_at };
+        let told = refusal.to_error(self.parts.clock.now());
+        self.parts.memory.refuse(self.want.key.hash(), refusal);
+        self.parts.schedule.at(self.want.key.clone(), next_attempt_at);
+        told
+    }
+
+    fn pause_for_store(&self, error: Error) -> Error {
+        let next_attempt_at = self.parts.clock.now().after(STORE_PAUSE);
+        self.refuse(error, next_attempt_at)
+    }
+
+    async fn load(&self) -> Result<Option<TokenRow>> {
+        let row = self.parts.store.load(self.want.key.hash()).await.map_err(|error| self.pause_for_store(error))?;
+        if let Some(row) = &row {
+            self.parts.memory.raise_floor(self.want.key.hash(), row.min_generation);
+        }
+        Ok(row)
+    }
+
+    /// Takes the stored token into memory, if it will do.
+    fn accept(&self, row: Option<&TokenRow>) -> Option<Arc<Entry>> {
+        let row = row?;
+        let token = row.token.as_ref()?;
+        let floor = self.parts.memory.floor(&self.want.key.hash());
+        let usable = token.generation >= floor
+            && Some(token.generation) != self.want.avoid
+            && row.config == self.credential.config;
+        let fresh = match freshness(token, self.parts.clock.now(), self.want.min_validity) {
+            Freshness::Fresh => true,
+            Freshness::RefreshDue => self.want.why != Why::Ahead,
+            Freshness::Urgent | Freshness::Expired => false,
+        };
+        (usable && fresh).then(|| self.keep(token.clone()))
+    }
+
+    fn keep(&self, token: Token) -> Arc<Entry> {
+        let entry = Entry::new(self.want.key.clone(), token, self.credential.config, self.last_used());
+        self.parts.keep(entry)
+    }
+
+    /// A caller who waits is using the key now; a refresh ahead is not a use.
+    fn last_used(&self) -> Timestamp {
+        match self.want.why {
+            Why::Miss | Why::Rejection => self.parts.clock.now(),
+            Why::Ahead | Why::Operator => {
+                let held = self.parts.memory.get(&self.want.key.hash());
+                held.map_or(Timestamp::from_millis(0), |entry| entry.last_used())
+            }
+        }
+    }
+
+    /// Honours the one `next_attempt_at` of the key. A rejection may spend one attempt in spite of it (later reports of
+    /// the same token are no rejections any more), and so may an operator.
+    fn check_gate(&self, row: Option<&TokenRow>) -> Result<()> {
+        let Some(failures) =
+            row.filter(|row| row.config == self.credential.config).and_then(|row| row.failures.as_ref())
+        else {
+            return Ok(());
+        };
+        // A person may have mended what only a person can mend, and restarted the broker for it.
+        let stale = failures.kind.is_permanent() && failures.at < self.parts.started_at;
+        let exempt = matches!(self.want.why, Why::Rejection | Why::Operator);
+        if exempt || stale || self.parts.clock.now() >= failures.next_attempt_at {
+            return Ok(());
+        }
+        Err(self.refuse(Error::new(failures.kind, failures.message.clone()), failures.next_attempt_at))
+    }
+
+    /// Waits until a second has passed since the last attempt, failed or not.
+    async fn keep_spacing(&self, row: Option<&TokenRow>) {
+        let succeeded = row.and_then(|row| row.token.as_ref()).map(|token| token.issued_at);
+        let failed = row.and_then(|row| row.failures.as_ref()).map(|failures| failures.at);
+        if let Some(last) = succeeded.max(failed) {
+            let earliest = last.after(MIN_SPACING);
+            sleep(earliest.since(self.parts.clock.now()).min(MIN_SPACING)).await;
+        }
+    }
+
+    async fn claim(&self) -> Result<Claimed> {
+        let scope = match self.credential.provider.capabilities().grant {
+            GrantUse::None | GrantUse::Refresh(Rotation::None) => LeaseScope::Token(self.want.key.hash()),
+            GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict) => {
+                LeaseScope::Grant(self.want.key.credential().clone())
+            }
+        };
+        let nonce = self.parts.rng.with(rand::Rng::next_u64);
+        let owner = LeaseOwner { replica: self.parts.replica.clone(), nonce };
+        let begun = Instant::now();
+        loop {
+            let claim = self.parts.store.acquire(scope.clone(), owner.clone(), LEASE_TTL).await;
+            let holder = match claim.map_err(|error| self.pause_for_store(error))? {
+                Claim::Granted(lease) => return Ok(Claimed::Lease(lease)),
+                Claim::Held(holder) => holder,
+            };
+            if begun.elapsed() > LEASE_PATIENCE {
+                let message = "another flight of the broker holds the right to ask the upstream for too long";
+                return Err(self
+                    .refuse(Error::new(ErrorKind::UpstreamSlow, message), self.parts.clock.now().after(MIN_SPACING)));
+            }
+            sleep(holder.remaining.clamp(Duration::from_millis(10), LEASE_POLL)).await;
+            let row = self.load().await?;
+            if let Some(entry) = self.accept(row.as_ref()) {
+                return Ok(Claimed::Overtaken(entry));
+            }
+        }
+    }
+
+    async fn keep_renewing(&self, lease: &Lease) {
+        loop {
+            sleep(RENEW_EVERY).await;
+            match self.parts.store.renew(lease.clone(), LEASE_TTL).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    warn!(credential = %self.want.key.credential(), "a lease lapsed while the upstream was asked")
+                }
+                Err(error) => debug!(%error, "a lease was not renewed"),
+            }
+        }
+    }
+
+    fn record(&self, started: Instant, error: Option<&Error>) {
+        let record = AttemptRecord {
+            at: self.parts.clock.now(),
+            duration: started.elapsed(),
+            replica: self.parts.replica.clone(),
+            error: error.cloned(),
+        };
+        self.parts.metrics.attempt(self.credential.provider.kind(), error.map(Error::kind), record.duration);
+        self.parts.history.add(self.want.key.hash(), record);
+    }
+}
+
+/// The outcome of a claim.
+enum Claimed {
+    /// The lease is ours.
+    Lease(Lease),
+    /// Whoever held it has brought a token that will do.
+    Overtaken(Arc<Entry>),
+}

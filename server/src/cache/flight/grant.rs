@@ -1,0 +1,158 @@
+//! The care of a grant around an upstream call: what is sent, what is journalled before, and what becomes of it after.
+//!
+//! Invariants:
+//! - for a grant that rotates, an intent is committed before the call: it proves that the store can be written, and
+//!   tells a successor that this refresh token may have been spent;
+//! - a refresh token that a person put into the configuration is adopted once, and again when it is replaced there;
+//! - a call whose end nobody saw is followed by one replay, and if that is refused by a loss that says so.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::attempt::Attempt;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    provider::{MintFailure, Rotation},
+    store::{Grant, GrantSeed, GrantUpdate, RotationIntent},
+    types::{Fingerprint, Secret},
+};
+
+/// How often a grant that changes under our hands is read again.
+const MAX_ROUNDS: usize = 5;
+
+/// How long a call may be alive after its intent was journalled: the upstream's total deadline and some room.
+const CALL_MAY_LIVE: Duration = Duration::from_secs(12);
+
+/// A grant that is being sent to the upstream.
+#[derive(Debug)]
+pub(super) struct Spent {
+    /// The refresh token.
+    pub(super) secret: Secret,
+    /// Its version.
+    pub(super) version: u64,
+    /// The journal's entry, where the grant rotates.
+    intent: Option<RotationIntent>,
+    /// An earlier call with it ended unseen.
+    in_doubt: bool,
+}
+
+/// Finds the grant to send and journals that it will be sent.
+pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spent> {
+    let (store, name) = (&attempt.parts.store, &attempt.credential.name);
+    for _ in 0..MAX_ROUNDS {
+        let stored = store.load_grant(name.clone()).await?;
+        let Some(grant) = adopt_configured(attempt, stored).await? else { continue };
+        if let Some(reason) = grant.needs_reauth {
+            return Err(Error::new(ErrorKind::NeedsReauth, reason));
+        }
+        let in_doubt = grant.intent.is_some();
+        if let (Some(intent), Rotation::Strict) = (&grant.intent, rotation) {
+            // The holder before us may still be waiting for its answer; a second call now would end the family.
+            let over = intent.at.after(CALL_MAY_LIVE);
+            let now = attempt.parts.clock.now();
+            if now < over {
+                sleep(over.since(now)).await;
+                continue;
+            }
+        }
+        let spent = Spent { secret: grant.refresh_token, version: grant.version, intent: None, in_doubt };
+        if rotation == Rotation::None {
+            return Ok(spent);
+        }
+        let owner = attempt.parts.replica.to_string();
+        let intent =
+            RotationIntent { credential: name.clone(), version: grant.version, owner, at: attempt.parts.clock.now() };
+        if store.begin_rotation(intent.clone()).await? {
+            return Ok(Spent { intent: Some(intent), ..spent });
+        }
+    }
+    Err(Error::new(ErrorKind::StoreDown, "the grant changes faster than it can be used"))
+}
+
+/// Adopts the configured refresh token where there is none in the store, or where a person has replaced it since.
+/// `None`: the grant has changed meanwhile.
+async fn adopt_configured(attempt: &Attempt, stored: Option<Grant>) -> Result<Option<Grant>> {
+    let configured = match (attempt.credential.provider.configured_grant().await, &stored) {
+        (Ok(configured), _) => configured,
+        // The first refresh token is spent: its file may well be gone.
+        (Err(_), Some(_)) => None,
+        (Err(error), None) => return Err(error),
+    };
+    let (seed, version) = match (configured, stored) {
+        (Some(seed), Some(grant)) if Fingerprint::of(&seed) != grant.seed => (seed, grant.version),
+        (_, Some(grant)) => return Ok(Some(grant)),
+        (Some(seed), None) => (seed, 0),
+        (None, None) => {
+            return Err(Error::new(ErrorKind::NeedsReauth, "there is no refresh token: configure the first one"));
+        }
+    };
+    let name = &attempt.credential.name;
+    info!(credential = %name, fingerprint = %Fingerprint::of(&seed), "adopting the configured refresh token");
+    let seed = GrantSeed { credential: name.clone(), refresh_token: seed, at: attempt.parts.clock.now() };
+    attempt.parts.store.plant_grant(seed, version).await?;
+    attempt.parts.store.load_grant(name.clone()).await
+}
+
+/// Ends the intent of a call that certainly spent nothing.
+pub(super) async fn abandon(attempt: &Attempt, spent: &Spent) {
+    let Some(intent) = spent.intent.clone() else { return };
+    if let Err(error) = attempt.parts.store.abandon_rotation(intent).await {
+        warn!(credential = %attempt.credential.name, %error, "an intent was not ended: the next call will be in doubt");
+    }
+}
+
+/// Stores the refresh token of an answer whose access token is worth nothing.
+pub(super) async fn settle_without_token(attempt: &Attempt, spent: Option<Spent>, update: Option<GrantUpdate>) {
+    match (spent, update) {
+        (_, Some(update)) => keep(attempt, update).await,
+        (Some(spent), None) => abandon(attempt, &spent).await,
+        (None, None) => {}
+    }
+}
+
+/// Stores a refresh token that came alone, and never gives up: it exists nowhere else.
+async fn keep(attempt: &Attempt, update: GrantUpdate) {
+    let mut pause = Duration::from_millis(100);
+    while let Err(error) = attempt.parts.store.advance_grant(attempt.credential.name.clone(), update.clone()).await {
+        warn!(credential = %attempt.credential.name, %error, "a refresh token waits to be stored");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// What becomes of the grant after a call that brought no token, and what the callers are told.
+pub(super) async fn after_failure(attempt: &Attempt, spent: Spent, failure: MintFailure) -> Error {
+    let MintFailure { error, grant, in_doubt } = failure;
+    if let Some(refresh_token) = grant {
+        let at = attempt.parts.clock.now();
+        keep(attempt, GrantUpdate { base_version: spent.version, refresh_token, at }).await;
+        return error;
+    }
+    if error.kind() == ErrorKind::NeedsReauth {
+        return lose(attempt, &spent, error).await;
+    }
+    if !in_doubt && !spent.in_doubt {
+        abandon(attempt, &spent).await;
+    }
+    error
+}
+
+/// Believes the upstream that the grant is dead, if it is still the one that was sent.
+async fn lose(attempt: &Attempt, spent: &Spent, error: Error) -> Error {
+    let reason = if spent.in_doubt {
+        format!("in doubt: an earlier refresh ended unseen, and its replay was refused ({})", error.message())
+    } else {
+        error.message().to_owned()
+    };
+    let name = attempt.credential.name.clone();
+    match attempt.parts.store.lose_grant(name, spent.version, reason.clone()).await {
+        Ok(true) => {
+            warn!(credential = %attempt.credential.name, reason, "the grant is lost: a person has to log in again");
+            Error::new(ErrorKind::NeedsReauth, reason)
+        }
+        Ok(false) => Error::new(ErrorKind::UpstreamDown, "the grant was replaced while it was being used"),
+        Err(store_error) => store_error,
+    }
+}

@@ -1,0 +1,256 @@
+//! What a replica holds in memory: tokens, the floors below which none may be served, and recent refusals.
+//!
+//! Invariants:
+//! - a floor stands outside the evictable cache and is checked on every read, so that a load that races a rejection
+//!   cannot bring the rejected token back;
+//! - an entry is replaced only by one of a later generation: a failed refresh displaces nothing;
+//! - moka's own expiry is memory hygiene; whether a token may be served is decided by `entry.rs` alone.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use moka::ops::compute::Op;
+
+use crate::{
+    error::Error,
+    time::Timestamp,
+    types::{Fingerprint, Generation, KeyHash, Token, TokenKey},
+};
+
+/// Refusals are forgotten after at most this long; the store keeps what must be kept.
+const REFUSAL_TTL: Duration = Duration::from_secs(3600);
+
+/// A token in memory.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its key.
+    pub key: TokenKey,
+    /// The token.
+    pub token: Token,
+    /// Fingerprint of the configuration that it was minted with.
+    pub config: Fingerprint,
+    last_used: AtomicI64,
+    refresh_requested: AtomicBool,
+}
+
+impl Entry {
+    /// Calls within one second count as one: a hot key's cache line is then written once a second, not once a call.
+    const USE_GRANULARITY: i64 = 1000;
+
+    /// A token of `key`, last asked for at `last_used`.
+    #[must_use]
+    pub fn new(key: TokenKey, token: Token, config: Fingerprint, last_used: Timestamp) -> Self {
+        let last_used = AtomicI64::new(last_used.as_millis());
+        Self { key, token, config, last_used, refresh_requested: AtomicBool::new(false) }
+    }
+
+    /// Notes that a client asked for it.
+    pub fn mark_used(&self, now: Timestamp) {
+        if now.as_millis().saturating_sub(self.last_used.load(Ordering::Relaxed)) >= Self::USE_GRANULARITY {
+            self.last_used.fetch_max(now.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// When a client last asked for it, to the second.
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// True for the first caller alone: the one hit that starts the background refresh.
+    pub fn request_refresh(&self) -> bool {
+        !self.refresh_requested.load(Ordering::Relaxed) && !self.refresh_requested.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// An attempt that failed lately: what callers are told until the next one may be made.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What it failed with.
+    pub error: Error,
+    /// Not before this time is the upstream (or the store) asked again.
+    pub next_attempt_at: Timestamp,
+}
+
+impl Refusal {
+    /// What a caller is told at this time.
+    #[must_use]
+    pub fn to_error(&self, now: Timestamp) -> Error {
+        if self.error.kind().is_permanent() {
+            return self.error.clone();
+        }
+        self.error.clone().with_retry_after(self.next_attempt_at.since(now).max(Duration::from_millis(1)))
+    }
+}
+
+/// The memory of a replica.
+#[derive(Debug)]
+pub struct Memory {
+    entries: moka::sync::Cache<KeyHash, Arc<Entry>>,
+    refusals: moka::sync::Cache<KeyHash, Arc<Refusal>>,
+    floors: papaya::HashMap<KeyHash, Generation>,
+}
+
+impl Memory {
+    /// Room for `max_tokens`; beyond it the least valuable entry is dropped, and loaded from the store when asked for.
+    #[must_use]
+    pub fn new(max_tokens: u64) -> Self {
+        let refusals = moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(REFUSAL_TTL).build();
+        Self { entries: moka::sync::Cache::new(max_tokens), refusals, floors: papaya::HashMap::new() }
+    }
+
+    /// The entry of a key, unless its generation is below the floor. It may be expired.
+    #[must_use]
+    pub fn get(&self, key: &KeyHash) -> Option<Arc<Entry>> {
+        let entry = self.entries.get(key)?;
+        (entry.token.generation >= self.floor(key)).then_some(entry)
+    }
+
+    /// Puts an entry in, unless one of the same or a later generation is there. Ends the key's refusal. Returns the
+    /// entry that is there now, which may still be below the floor.
+    pub fn insert(&self, entry: Entry) -> Arc<Entry> {
+        let key = entry.key.hash();
+        let entry = Arc::new(entry);
+        self.refusals.invalidate(&key);
+        let result = self.entries.entry(key).and_compute_with(|present| match present {
+            Some(present) if present.value().token.generation >= entry.token.generation => Op::Nop,
+            Some(present) => {
+                entry.mark_used(present.value().last_used());
+                Op::Put(Arc::clone(&entry))
+            }
+            None => Op::Put(Arc::clone(&entry)),
+        });
+        result.into_entry().map_or(entry, |present| present.into_value())
+    }
+
+    /// The lowest generation of a key that may be served.
+    #[must_use]
+    pub fn floor(&self, key: &KeyHash) -> Generation {
+        // Rejections are rare: an empty map is the common case, and costs one load.
+        if self.floors.is_empty() {
+            return Generation::NONE;
+        }
+        self.floors.pin().get(key).copied().unwrap_or_default()
+    }
+
+    /// Raises the floor of a key; a lower one than the present changes nothing. True if it was raised.
+    pub fn raise_floor(&self, key: KeyHash, floor: Generation) -> bool {
+        if floor == Generation::NONE {
+            return false;
+        }
+        let before = self.floor(&key);
+        self.floors.pin().update_or_insert(key, |present| (*present).max(floor), floor);
+        before < floor
+    }
+
+    /// Why the key's last attempt failed, if it is too early for the next one.
+    #[must_use]
+    pub fn refusal(&self, key: &KeyHash, now: Timestamp) -> Option<Arc<Refusal>> {
+        self.refusals.get(key).filter(|refusal| now < refusal.next_attempt_at)
+    }
+
+    /// Notes a failed attempt.
+    pub fn refuse(&self, key: KeyHash, refusal: Refusal) {
+        self.refusals.insert(key, Arc::new(refusal));
+    }
+
+    /// Forgets a key's failed attempt: the next caller asks at once.
+    pub fn forgive(&self, key: &KeyHash) {
+        self.refusals.invalidate(key);
+    }
+
+    /// About how many tokens are held.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.entries.entry_count()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{CredentialName, Secret, Selector};
+
+    fn entry(generation: u64) -> Entry {
+        let credential = CredentialName::parse("c").expect("a valid name");
+        let access_token = Secret::from(format!("t{generation}"));
+        let token = Token {
+            fingerprint: Fingerprint::of(&access_token),
+            access_token,
+            token_type: "Bearer".into(),
+            issued_at: Timestamp::from_millis(0),
+            expires_at: Timestamp::from_millis(1000),
+            refresh_at: Timestamp::from_millis(600),
+            scopes: vec![],
+            generation: Generation::new(generation),
+            attributes: [].into(),
+        };
+        let key = TokenKey::new(Selector::new(credential, vec![], None, vec![]));
+        Entry::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0))
+    }
+
+    fn generation_in(memory: &Memory) -> Option<u64> {
+        memory.get(&entry(1).key.hash()).map(|entry| entry.token.generation.get())
+    }
+
+    #[test]
+    fn an_older_generation_never_displaces_a_later_one() {
+        let memory = Memory::new(10);
+        memory.insert(entry(2));
+        assert_eq!(memory.insert(entry(1)).token.generation, Generation::new(2));
+        assert_eq!(generation_in(&memory), Some(2));
+        memory.insert(entry(3));
+        assert_eq!(generation_in(&memory), Some(3));
+    }
+
+    #[test]
+    fn a_rejected_token_that_a_racing_load_brings_back_is_not_served() {
+        let memory = Memory::new(10);
+        let key = entry(1).key.hash();
+        assert!(memory.raise_floor(key, Generation::new(2)));
+        memory.insert(entry(1));
+        assert_eq!(generation_in(&memory), None);
+        memory.insert(entry(2));
+        assert_eq!(generation_in(&memory), Some(2));
+    }
+
+    #[test]
+    fn a_floor_never_goes_back() {
+        let memory = Memory::new(10);
+        let key = entry(1).key.hash();
+        assert!(memory.raise_floor(key, Generation::new(5)));
+        assert!(!memory.raise_floor(key, Generation::new(3)));
+        assert_eq!(memory.floor(&key), Generation::new(5));
+    }
+
+    #[test]
+    fn a_refusal_lasts_until_the_next_attempt_may_be_made() {
+        let memory = Memory::new(10);
+        let key = entry(1).key.hash();
+        let error = Error::new(crate::error::ErrorKind::UpstreamDown, "down");
+        memory.refuse(key, Refusal { error, next_attempt_at: Timestamp::from_millis(5000) });
+        let refusal = memory.refusal(&key, Timestamp::from_millis(2000)).expect("it is too early");
+        assert_eq!(refusal.to_error(Timestamp::from_millis(2000)).retry_after(), Some(Duration::from_secs(3)));
+        assert!(memory.refusal(&key, Timestamp::from_millis(5000)).is_none());
+        memory.insert(entry(1));
+        assert!(memory.refusal(&key, Timestamp::from_millis(2000)).is_none());
+    }
+
+    #[test]
+    fn one_hit_alone_starts_the_background_refresh() {
+        let entry = entry(1);
+        assert!(entry.request_refresh());
+        assert!(!entry.request_refresh());
+    }
+}

@@ -1,0 +1,159 @@
+//! Rejection: compare-and-invalidate, so that any number of reports on one dead token cost one new one.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::{
+    Parts, Pilot, TokenCache,
+    flight::attempt::{Want, Why},
+    guard::StormGuard,
+    memory::Entry,
+};
+use crate::{
+    credential::Credential,
+    error::{ErrorKind, Result},
+    policy::{Authorized, CredentialRequest},
+    store::{Rejected, TokenRow},
+    types::{Generation, RejectedToken, Rejection, TokenKey},
+};
+
+/// The most tokens of one credential that one call invalidates.
+const MAX_ROWS: u32 = 100_000;
+
+impl TokenCache {
+    /// Takes a token out of service, if the report means that it is dead and it is still the current one, and begins to
+    /// replace it.
+    ///
+    /// Cancel-safe: what was begun goes on.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchCredential`; `TooManyInvalidations` if the upstream refuses one fresh token after another; `StoreDown`, in
+    /// which case this replica no longer serves the token, but the others have not heard.
+    pub async fn reject(&self, rejection: &Authorized<Rejection>) -> Result<Rejected> {
+        let (credential, key) = self.resolve(&rejection.selector)?;
+        if !credential.reject_on.matches(rejection.http_status, rejection.error.as_deref()) {
+            return Ok(Rejected { invalidated: false, min_generation: self.floor(&key) });
+        }
+        let generation = match rejection.rejected {
+            RejectedToken::Generation(generation) => Some(generation),
+            RejectedToken::Fingerprint(fingerprint) => {
+                let known = match self.parts.memory.get(&key.hash()) {
+                    Some(entry) => Some(entry.token.clone()),
+                    None => self.parts.store.load(key.hash()).await?.and_then(|row| row.token),
+                };
+                known.filter(|token| token.fingerprint == fingerprint).map(|token| token.generation)
+            }
+        };
+        match generation {
+            Some(generation) => self.reject_generation(credential, &key, generation).await,
+            None => Ok(Rejected { invalidated: false, min_generation: self.floor(&key) }),
+        }
+    }
+
+    /// Takes one generation out of service. Reports on an older one are answered from memory.
+    pub(super) async fn reject_generation(
+        &self,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        generation: Generation,
+    ) -> Result<Rejected> {
+        let held = self.parts.memory.get(&key.hash());
+        let lowest = held.as_ref().map_or(self.floor(key), |entry| entry.token.generation);
+        if generation < lowest {
+            return Ok(Rejected { invalidated: false, min_generation: lowest });
+        }
+        let report = Report {
+            pilot: self.pilot.clone(),
+            guard: Arc::clone(&self.guard),
+            credential: Arc::clone(credential),
+            key: key.clone(),
+            generation,
+            held: held.filter(|entry| entry.token.generation == generation),
+        };
+        let ticket = self.rejections.join((key.hash(), generation), || report.run());
+        let leads = ticket.leads();
+        let rejected = ticket.wait().await?;
+        Ok(Rejected { invalidated: rejected.invalidated && leads, ..rejected })
+    }
+
+    /// Takes every token of a credential out of service, and tells the upstream where it can be told. With `dry_run`
+    /// only counts. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchCredential`, `StoreDown`; what was invalidated before stays so.
+    pub async fn invalidate_all(&self, request: &Authorized<CredentialRequest>, dry_run: bool) -> Result<u64> {
+        let credential = self.credential(&request.name)?;
+        let rows = self.parts.store.rows_of(request.name.clone(), MAX_ROWS).await?;
+        let live = rows.into_iter().filter(|row| row.token.is_some() && row.generation >= row.min_generation);
+        let mut count = 0;
+        for row in live {
+            count += 1;
+            if !dry_run {
+                self.parts.take_out(&row.key, row.generation).await?;
+                self.revoke(credential, row);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Tells the upstream, as far as it listens; nobody waits for it.
+    fn revoke(&self, credential: &Arc<Credential>, row: TokenRow) {
+        let Some(token) = row.token.filter(|_| credential.provider.capabilities().revocable) else { return };
+        let credential = Arc::clone(credential);
+        self.tasks.spawn(async move {
+            if let Err(error) = credential.provider.revoke(token.access_token).await {
+                warn!(credential = %credential.name, fingerprint = %token.fingerprint, %error, "the token was not revoked");
+            }
+        });
+    }
+}
+
+impl Parts {
+    /// Takes a generation out of service everywhere: in the store, in memory, at the watchers.
+    async fn take_out(&self, key: &TokenKey, generation: Generation) -> Result<Rejected> {
+        let rejected = self.store.reject(key.hash(), generation).await?;
+        self.memory.raise_floor(key.hash(), rejected.min_generation);
+        if rejected.invalidated {
+            self.hub.invalidated(&key.hash(), rejected.min_generation);
+        }
+        Ok(rejected)
+    }
+}
+
+/// The handling of one generation's rejection, however many report it.
+struct Report {
+    pilot: Pilot,
+    guard: Arc<StormGuard>,
+    credential: Arc<Credential>,
+    key: TokenKey,
+    generation: Generation,
+    held: Option<Arc<Entry>>,
+}
+
+impl Report {
+    async fn run(self) -> Result<Rejected> {
+        let parts = &self.pilot.parts;
+        if let Some(held) = &self.held {
+            self.guard.admit(self.key.hash(), held.token.issued_at, parts.clock.now())?;
+        }
+        let rejected = match parts.take_out(&self.key, self.generation).await {
+            Err(error) if error.kind() == ErrorKind::StoreDown && self.held.is_some() => {
+                parts.memory.raise_floor(self.key.hash(), self.generation.next());
+                parts.hub.invalidated(&self.key.hash(), self.generation.next());
+                return Err(error);
+            }
+            result => result?,
+        };
+        if rejected.invalidated {
+            info!(credential = %self.key.credential(), generation = %self.generation, "a token was rejected");
+            parts.metrics.rejections.inc();
+            // It may spend one attempt in spite of backoff, and it alone: who reports later finds that attempt's result.
+            parts.memory.forgive(&self.key.hash());
+            drop(self.pilot.fly(&self.credential, Want::any(self.key.clone(), Why::Rejection)));
+        }
+        Ok(rejected)
+    }
+}

@@ -1,0 +1,100 @@
+//! `TokenService`: what clients call.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt as _, stream};
+use tokencache_proto::v1::{
+    self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{call, convert, status};
+use crate::{
+    cache::{Served, hub::Change},
+    error::{Error, ErrorKind},
+    pipeline::Pipeline,
+    time::SharedClock,
+};
+
+/// The most selectors of one watch.
+const MAX_SELECTORS: usize = 1000;
+
+/// Serves clients.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The service.
+    pub pipeline: Arc<Pipeline>,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Told when the replica drains: watchers then look for another one.
+    pub draining: CancellationToken,
+}
+
+type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn get_token(
+        &self,
+        request: Request<v1::GetTokenRequest>,
+    ) -> Result<Response<v1::GetTokenResponse>, Status> {
+        let call = call(&request);
+        let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
+        let (token, not_modified) = match served.await.map_err(|error| status::to_status(&error))? {
+            Served::Token(entry) => (Some(convert::token(&entry)), false),
+            Served::NotModified => (None, true),
+        };
+        Ok(Response::new(v1::GetTokenResponse {
+            token,
+            not_modified,
+            freshness: Freshness::Verified.into(),
+            server_time: Some(convert::timestamp(self.clock.now())),
+        }))
+    }
+
+    type WatchTokensStream = Changes;
+
+    async fn watch_tokens(&self, request: Request<v1::WatchTokensRequest>) -> Result<Response<Changes>, Status> {
+        let call = call(&request);
+        let selectors = request.into_inner().selectors;
+        if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
+            let mut check = convert::Check::default();
+            check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
+            check.finish(()).map_err(|error| status::to_status(&error))?;
+        }
+        let mut watches = stream::SelectAll::new();
+        for message in selectors {
+            let changes = async { self.pipeline.watch(&call, convert::selector(message.clone())?).await };
+            let changes = changes.await.map_err(|error| status::to_status(&error))?;
+            watches.push(changes.map(move |change| Ok(response(message.clone(), change))).boxed());
+        }
+        let drained = self.draining.clone().cancelled_owned();
+        let farewell = stream::once(async {
+            Err(status::to_status(&Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")))
+        });
+        Ok(Response::new(watches.take_until(drained).chain(farewell).boxed()))
+    }
+
+    async fn invalidate_token(
+        &self,
+        request: Request<v1::InvalidateTokenRequest>,
+    ) -> Result<Response<v1::InvalidateTokenResponse>, Status> {
+        let call = call(&request);
+        let rejected = async { self.pipeline.invalidate(&call, convert::rejection(request.into_inner())?).await };
+        let rejected = rejected.await.map_err(|error| status::to_status(&error))?;
+        Ok(Response::new(v1::InvalidateTokenResponse {
+            invalidated: rejected.invalidated,
+            min_generation: rejected.min_generation.get(),
+        }))
+    }
+}
+
+fn response(selector: v1::TokenSelector, change: Change) -> v1::WatchTokensResponse {
+    let event = match change {
+        Change::Token(entry) => WatchEvent::Token(convert::token(&entry)),
+        Change::Invalidated(floor) => WatchEvent::Invalidated(v1::TokenInvalidated { min_generation: floor.get() }),
+        Change::Unavailable(error) => WatchEvent::Unavailable(status::to_message(&error)),
+    };
+    v1::WatchTokensResponse { selector: Some(selector), event: Some(event) }
+}
