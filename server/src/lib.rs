@@ -4,6 +4,7 @@ pub mod authn;
 pub mod cache;
 pub mod config;
 pub mod credential;
+pub mod dev;
 pub mod error;
 pub mod metrics;
 pub mod policy;
