@@ -49,7 +49,8 @@ impl DevHome {
     ///
     /// If the directory cannot be written, or its key is none.
     pub fn prepare(path: &Path, rng: &mut impl CryptoRng) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let path = std::path::absolute(path)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let key_file = path.join(KEY_FILE);
         let key = match fs::read_to_string(&key_file) {
             Ok(text) => DemoKey::parse(text.trim()).ok_or_else(|| {
@@ -66,26 +67,26 @@ impl DevHome {
         write_private(&path.join(CLIENT_SECRET_FILE), key.client_secret().expose())?;
         write_private(&path.join(REFRESH_TOKEN_FILE), key.first_refresh_token().expose())?;
         write_private(&path.join(PASSWORD_FILE), key.password().expose())?;
-        Ok(Self { path: path.into(), key })
+        Ok(Self { path, key })
     }
 
-    /// The directory: the one at which the relative paths of [`DevHome::config`] start.
+    /// The directory, absolute.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    /// The configuration of dev mode as TOML.
-    #[must_use]
-    pub fn config(&self, listen: SocketAddr, upstream: SocketAddr) -> String {
-        let database = toml_string(&format!("sqlite:{}", self.path.join("tokencache.db").display()));
-        let base = format!("http://{upstream}");
-        format!(
-            r#"[server]
+/// The configuration of dev mode as TOML, to be read as if it stood in [`DevHome::path`].
+#[must_use]
+pub fn config(listen: SocketAddr, upstream: SocketAddr) -> String {
+    let base = format!("http://{upstream}");
+    format!(
+        r#"[server]
 listen = "{listen}"
 
 [store]
-url = {database}
+url = "sqlite:tokencache.db"
 
 [credentials.demo]
 provider = "oauth2"
@@ -113,13 +114,7 @@ token_type = "Session"
 attributes = {{ instance_url = "/instance_url" }}
 logout = {{ method = "POST", url = "{base}/logout" }}
 "#
-        )
-    }
-}
-
-/// A TOML basic string; JSON's escapes are a part of TOML's.
-fn toml_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    )
 }
 
 /// Writes a file that its owner alone may read, whole or not at all.
