@@ -40,14 +40,16 @@ async fn call_admin<T>(
     arguments: &Arguments,
     call: impl AsyncFn(AdminClient) -> Result<T, Error>,
 ) -> Result<T, Failure> {
-    let mut endpoints = arguments.admin_endpoints().into_iter().peekable();
-    loop {
-        let endpoint = endpoints.next().expect("there is an endpoint, and the loop ends with the last");
-        let failure = |error| Failure::Broker { error, endpoint: endpoint.into() };
-        let builder = AdminClient::builder().endpoint(endpoint).deadline(arguments.timeout);
+    let endpoints = arguments.admin_endpoints();
+    let mut unreachable = None;
+    for endpoint in &endpoints {
+        let failure = |error| Failure::Broker { error, endpoint: (*endpoint).into() };
+        let builder = AdminClient::builder().endpoint(*endpoint).deadline(arguments.timeout);
         match call(builder.build_admin().map_err(failure)?).await {
-            Err(error) if error.kind() == ErrorKind::Unreachable && endpoints.peek().is_some() => {}
+            Err(error) if error.kind() == ErrorKind::Unreachable => unreachable = Some(error),
             result => return result.map_err(failure),
         }
     }
+    let error = unreachable.expect("there is an endpoint, and every one of them was unreachable");
+    Err(Failure::Broker { error, endpoint: endpoints.join(" or ") })
 }
