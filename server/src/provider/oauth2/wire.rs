@@ -29,7 +29,8 @@ pub(super) fn push_selector(form: &mut Form, selector: &Selector) {
 
 /// Reads the answer of a success. Whatever is wrong with it, a refresh token in it is given back.
 pub(super) fn read_token(answer: &Answer, sent: Option<&Secret>, rules: &AnswerRules, now: Timestamp) -> MintResult {
-    let grant = refresh_token(&answer.body).filter(|token| sent != Some(token));
+    // One that comes unasked, to a log-in that is repeated anyway, is of no use.
+    let grant = sent.and_then(|sent| refresh_token(&answer.body).filter(|token| token != sent));
     let Some(document) = answer.json() else {
         // What cannot be read may have held a refresh token.
         let in_doubt = sent.is_some() && grant.is_none();
