@@ -1,5 +1,7 @@
 //! Replays recorded exchanges with upstreams: one directory per case, see `tests/fixtures/README.md`.
 
+mod tls;
+
 use std::{
     collections::BTreeMap,
     fs,
