@@ -4,7 +4,11 @@ use tokencache_testkit::http::{Reply, ScriptedServer};
 
 use crate::{
     error::ErrorKind,
-    provider::{GrantUse, Rotation, conformance::request, registry::tests::build},
+    provider::{
+        GrantUse, Rotation,
+        conformance::request,
+        registry::tests::{build, build_in},
+    },
     types::Secret,
 };
 
@@ -14,59 +18,71 @@ fn problems(keys: &str) -> String {
     build(&format!("provider = \"oauth2\"\n{keys}")).expect_err(keys).join("\n")
 }
 
-#[test]
-fn each_mistake_has_its_own_message() {
-    let url = "token_url = \"https://a.example/t\"\nclient_id = \"c\"\n";
-    for (keys, expected) in [
-        ("grant = \"client_credentials\"\nclient_id = \"c\"", "exactly one of `issuer` and `token_url` is needed"),
-        ("grant = \"client_credentials\"\ntoken_url = \"https://a.example\"", "the key `client_id` is missing"),
-        (&format!("{url}grant = \"client_credential\""), "did you mean `client_credentials`?"),
-        (&format!("{url}grant = \"jwt_bearer\""), "\"jwt_bearer\" is not supported yet"),
-        (&format!("{url}grant = \"refresh_token\""), "this grant needs the key `refresh_token`"),
-        (&format!("{url}grant = \"password\"\nusername = \"u\""), "this grant needs the key `password`"),
-        (&format!("{url}grant = \"client_credentials\"\nrotation = \"none\""), "rotation: this grant does not use it"),
-        (
-            &format!("{url}grant = \"refresh_token\"\nrefresh_token = {{ env = \"X\" }}\nrotation = \"grace\""),
-            "a grace period is written as { grace = \"30s\" }",
-        ),
-        (
-            &format!("{url}grant = \"client_credentials\"\nclient_auth = \"client_secret_post\""),
-            "needs the key `client_secret`",
-        ),
-        (&format!("{url}grant = \"client_credentials\"\nclient_auth = \"private_key_jwt\""), "is not supported yet"),
-        (
-            &format!("{url}grant = \"client_credentials\"\nextra_params = {{ scope = \"x\" }}"),
-            "`scope` is set by the provider itself",
-        ),
-        (
-            &format!("{url}grant = \"client_credentials\"\nextra_headers = {{ Host = \"x\" }}"),
-            "`Host` is set by the provider itself",
-        ),
-        (&format!("{url}grant = \"client_credentials\"\nextra_headers = {{ \"a b\" = \"x\" }}"), "not a valid header"),
-        (&format!("{url}grant = \"client_credentials\"\nattributes = {{ a = \"b\" }}"), "`a` is not a JSON pointer"),
-        (&format!("{url}grant = \"client_credentials\"\nmax_lifetime = \"1ms\""), "expected at least \"1s\""),
-        (
-            &format!("{url}grant = \"client_credentials\"\nhttp = {{ ca_file = \"missing.pem\" }}"),
-            "cannot read the file",
-        ),
-        (&format!("{url}grant = \"client_credentials\"\nhttp = {{ client_cert_file = \"c\" }}"), "go together"),
-        (
-            &format!("{url}grant = \"client_credentials\"\nclient_secret = \"s3cr3t\""),
-            "a secret must not stand in the file",
-        ),
-        (
-            "grant = \"client_credentials\"\nclient_id = \"c\"\ntoken_url = \"http://a.example/t\"",
-            "token_url: plain http is allowed to loopback hosts only",
-        ),
-        (
-            "grant = \"client_credentials\"\nclient_id = \"c\"\nissuer = \"https://a.example/?x\"",
-            "an issuer has neither a query nor a fragment",
-        ),
-    ] {
-        let found = problems(keys);
+fn assert_mistakes(common: &str, mistakes: &[(&str, &str)]) {
+    for (keys, expected) in mistakes {
+        let found = problems(&format!("{common}{keys}"));
         assert!(found.contains(expected), "{keys}\n→ {found}");
         assert!(!found.contains("s3cr3t"), "{found}");
     }
+}
+
+#[test]
+fn each_mistake_with_a_grant_has_its_own_message() {
+    let strange = "grant = \"refresh_token\"\nrefresh_token = { env = \"X\" }\nrotation = \"grace\"";
+    assert_mistakes(
+        "token_url = \"https://a.example/t\"\nclient_id = \"c\"\n",
+        &[
+            ("", "the key `grant` is missing"),
+            ("grant = \"client_credential\"", "did you mean `client_credentials`?"),
+            ("grant = \"jwt_bearer\"", "\"jwt_bearer\" is not supported yet"),
+            ("grant = \"refresh_token\"", "this grant needs the key `refresh_token`"),
+            ("grant = \"password\"\nusername = \"u\"", "this grant needs the key `password`"),
+            ("grant = \"client_credentials\"\nrotation = \"none\"", "rotation: this grant does not use it"),
+            ("grant = \"client_credentials\"\nusername = \"u\"", "username: this grant does not use it"),
+            (strange, "a grace period is written as { grace = \"30s\" }"),
+        ],
+    );
+}
+
+#[test]
+fn each_mistake_with_an_endpoint_has_its_own_message() {
+    assert_mistakes(
+        "grant = \"client_credentials\"\nclient_id = \"c\"\n",
+        &[
+            ("", "exactly one of `issuer` and `token_url` is needed"),
+            ("issuer = \"https://a.example\"\ntoken_url = \"https://a.example\"", "exactly one of"),
+            ("token_url = \"http://a.example/t\"", "token_url: plain http is allowed to loopback hosts only"),
+            ("token_url = \"https://u:s3cr3t@a.example/t\"", "must not carry a user or a password"),
+            ("token_url = \"token\"", "an absolute URL"),
+            ("issuer = \"https://a.example/?x\"", "an issuer has neither a query nor a fragment"),
+        ],
+    );
+}
+
+#[test]
+fn each_other_mistake_has_its_own_message() {
+    assert_mistakes(
+        "grant = \"client_credentials\"\ntoken_url = \"https://a.example/t\"\n",
+        &[
+            ("", "the key `client_id` is missing"),
+            ("client_auth = \"client_secret_post\"", "this `client_auth` needs the key `client_secret`"),
+            ("client_auth = \"private_key_jwt\"", "\"private_key_jwt\" is not supported yet"),
+            (
+                "client_auth = \"none\"\nclient_secret = { env = \"X\" }",
+                "client_secret: client_auth = \"none\" does not use it",
+            ),
+            ("client_secret = \"s3cr3t\"", "a secret must not stand in the file"),
+            ("extra_params = { scope = \"x\" }", "`scope` is set by the provider itself"),
+            ("extra_headers = { Host = \"x\" }", "`Host` is set by the provider itself"),
+            ("extra_headers = { \"a b\" = \"x\" }", "`a b` is not a valid header"),
+            ("attributes = { a = \"b\" }", "`a` is not a JSON pointer"),
+            ("max_lifetime = \"1ms\"", "max_lifetime: expected at least \"1s\""),
+            ("client_id = \"c\"\nhttp = { ca_file = \"missing.pem\" }", "cannot read the file"),
+            ("http = { client_cert_file = \"c\" }", "`client_cert_file` and `client_key_file` go together"),
+            ("http = { timeout = \"0s\" }", "http.timeout: expected more than zero"),
+            ("http = { proxy = \"http://u:s3cr3t@proxy\" }", "without a user or a password"),
+        ],
+    );
 }
 
 #[test]
@@ -190,4 +206,37 @@ async fn known_metadata_are_used_while_the_issuer_has_none() {
     provider.mint(request()).await.unwrap_err();
     provider.mint(request()).await.unwrap();
     assert_eq!(paths(&server).len(), 3);
+}
+
+#[tokio::test]
+async fn secrets_are_read_anew_at_each_mint() {
+    let server = ScriptedServer::start(vec![token()]).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let keys = format!(
+        "{BASE}token_url = \"{}\"\nclient_auth = \"client_secret_post\"\nclient_secret = {{ file = \"s\" }}",
+        server.url()
+    );
+    let provider = build_in(directory.path(), &keys).unwrap().provider;
+    let failure = provider.mint(request()).await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.in_doubt), (ErrorKind::Misconfigured, false), "{failure:?}");
+    for secret in ["one", "two"] {
+        std::fs::write(directory.path().join("s"), secret).unwrap();
+        provider.mint(request()).await.unwrap();
+        assert!(server.requests().last().unwrap().ends_with(&format!("&client_secret={secret}")));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_with_the_authentication_of_the_client() {
+    let refusal = Reply::json(401, r#"{"error":"invalid_client"}"#);
+    let server = ScriptedServer::start(vec![Reply::new(200, "", ""), refusal]).await.unwrap();
+    let url = server.url();
+    let keys = format!("{BASE}token_url = \"{url}/token\"\nrevocation_url = \"{url}/revoke\"");
+    let provider = build(&keys).unwrap().provider;
+    assert!(provider.capabilities().revocable);
+    provider.revoke(Secret::from("a/t")).await.unwrap();
+    let request = server.requests().remove(0);
+    assert!(request.starts_with("POST /revoke HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\ntoken=a%2Ft&token_type_hint=access_token&client_id=c"), "{request}");
+    assert_eq!(provider.revoke(Secret::from("a/t")).await.unwrap_err().kind(), ErrorKind::Misconfigured);
 }
