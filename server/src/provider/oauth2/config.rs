@@ -102,7 +102,7 @@ impl Config {
         let rules = AnswerRules {
             lifetime: LifetimeRule::read(section),
             attributes: Attributes::read(section),
-            token_types: section.strings("token_types").unwrap_or_else(|| vec!["Bearer".into()]),
+            token_types: read_token_types(section),
         };
         Some(Self {
             grant: grant?,
@@ -204,6 +204,14 @@ fn read_endpoints(section: &Section<'_>, http: &HttpSettings) -> Option<Endpoint
             None
         }
     }
+}
+
+fn read_token_types(section: &Section<'_>) -> Vec<String> {
+    let types = section.strings("token_types").unwrap_or_else(|| vec!["Bearer".into()]);
+    if types.is_empty() {
+        section.problem_at("token_types", "without a token type no token could be accepted");
+    }
+    types
 }
 
 fn read_extra_params(section: &Section<'_>) -> Option<Vec<(String, Text)>> {

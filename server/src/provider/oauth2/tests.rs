@@ -75,6 +75,7 @@ fn each_other_mistake_has_its_own_message() {
             ("extra_params = { scope = \"x\" }", "`scope` is set by the provider itself"),
             ("extra_headers = { Host = \"x\" }", "`Host` is set by the provider itself"),
             ("extra_headers = { \"a b\" = \"x\" }", "`a b` is not a valid header"),
+            ("token_types = []", "without a token type no token could be accepted"),
             ("attributes = { a = \"b\" }", "`a` is not a JSON pointer"),
             ("max_lifetime = \"1ms\"", "max_lifetime: expected at least \"1s\""),
             ("client_id = \"c\"\nhttp = { ca_file = \"missing.pem\" }", "cannot read the file"),
