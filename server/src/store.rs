@@ -20,8 +20,10 @@ use crate::{
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod detached;
 mod memory;
 
+pub use detached::DetachedTokenStore;
 pub use memory::MemoryTokenStore;
 
 /// The longest that a lease lasts without being renewed.
