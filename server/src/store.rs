@@ -22,9 +22,16 @@ use crate::{
 pub mod conformance;
 mod detached;
 mod memory;
+mod postgres;
+mod registry;
+mod sql;
+mod sqlite;
 
 pub use detached::DetachedTokenStore;
 pub use memory::MemoryTokenStore;
+pub use postgres::PgTokenStore;
+pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
+pub use sqlite::SqliteTokenStore;
 
 /// The longest that a lease lasts without being renewed.
 const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);

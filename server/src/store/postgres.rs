@@ -1,0 +1,431 @@
+//! The store that replicas share: Postgres, also behind a transaction-pooling pgbouncer.
+//!
+//! Every operation is one explicit transaction: behind such a pooler that alone keeps a statement, its parameters and
+//! its limits on one connection. Nothing here lives in a session: no prepared statement unless the URL allows it, no
+//! advisory lock, no setting.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgConnectOptions, raw_sql};
+
+use self::{
+    config::PgStoreConfig,
+    error::PgStoreError,
+    transaction::{PgTransaction, retried},
+};
+use super::{
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
+    Lease, LeaseOwner, LeaseScope, Rejected, RotationIntent, StoreUrl, TokenRow, TokenStore,
+    sql::{
+        self,
+        rows::{
+            CandidateColumns, EventColumns, GrantColumns, HolderColumns, TokenColumns, all, json, json_of,
+            lease_millis, signed,
+        },
+    },
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    time::Timestamp,
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret},
+};
+
+mod config;
+mod error;
+mod queries;
+mod transaction;
+
+/// How long a migration may take, and the wait for one that another replica runs.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
+
+/// How many events one transaction deletes at most.
+const PRUNE_BATCH: i64 = 5000;
+
+/// The times that `timestamptz` and its arithmetic surely hold: the year 1970 to 9999.
+const TIMES: (i64, i64) = (0, 253_402_300_799_999);
+
+/// Keeps everything in a Postgres database.
+#[derive(Debug)]
+pub struct PgTokenStore {
+    pool: PgPool,
+    connect: PgConnectOptions,
+    statement_cache: bool,
+}
+
+/// A statement with its parameters, kept prepared only if the configuration says so.
+macro_rules! query {
+    ($store:expr, $sql:expr $(, $value:expr)* $(,)?) => {
+        sqlx::query($sql).persistent($store.statement_cache)$(.bind($value))*
+    };
+}
+
+/// The same, for rows.
+macro_rules! query_as {
+    ($store:expr, $sql:expr $(, $value:expr)* $(,)?) => {
+        sqlx::query_as($sql).persistent($store.statement_cache)$(.bind($value))*
+    };
+}
+
+impl PgTokenStore {
+    /// A store that connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is invalid. A database that is down is none.
+    pub fn open(url: &StoreUrl, password: Option<&Secret>) -> Result<Self> {
+        let PgStoreConfig { connect, pool, statement_cache } = PgStoreConfig::new(url, password)?;
+        Ok(Self { pool: pool.connect_lazy_with(connect.clone()), connect, statement_cache })
+    }
+
+    async fn begin(&self) -> Result<PgTransaction, PgStoreError> {
+        PgTransaction::begin(&self.pool).await
+    }
+
+    /// In one transaction on a connection of its own, which is closed afterwards together with what sqlx's migrator
+    /// prepared on it. The lock ends with the transaction; sqlx's own would outlive it behind a pooler.
+    async fn migrate(&self) -> Result<(), PgStoreError> {
+        let mut migrator = sqlx::migrate!("../migrations/postgres");
+        migrator.set_locking(false);
+        let mut connection = PgConnection::connect_with(&self.connect).await?;
+        raw_sql(queries::BEGIN_MIGRATION).execute(&mut connection).await?;
+        raw_sql(queries::LOCK_MIGRATIONS).execute(&mut connection).await?;
+        migrator.run_direct(None, &mut connection, false).await?;
+        raw_sql(queries::COMMIT_MIGRATION).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows: Vec<TokenColumns> = query_as!(self, sql, from, i64::from(limit)).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_rows_of(&self, credential: &CredentialName, limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows = query_as!(self, sql::ROWS_OF, credential.as_str(), i64::from(limit));
+        let rows: Vec<TokenColumns> = rows.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let row: Option<TokenColumns> =
+            query_as!(self, sql::LOAD, &key.as_bytes()[..]).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(row.map(TokenRow::try_from).transpose()?)
+    }
+
+    async fn try_acquire(&self, scope: &LeaseScope, owner: &LeaseOwner, ttl: Duration) -> Result<Claim, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let claim = query!(self, queries::ACQUIRE, scope.as_text(), owner.to_string(), lease_millis(ttl));
+        let granted = claim.execute(&mut *tx).await?.rows_affected() == 1;
+        let holder = if granted { None } else { Some(self.lease(&mut tx, scope).await?) };
+        tx.commit().await?;
+        match holder {
+            None => Ok(Claim::Granted(Lease { scope: scope.clone(), owner: owner.clone() })),
+            Some(holder) => Ok(Claim::Held(holder.ok_or(PgStoreError::Vanished)?)),
+        }
+    }
+
+    async fn lease(&self, tx: &mut PgTransaction, scope: &LeaseScope) -> Result<Option<Holder>, PgStoreError> {
+        let row: Option<HolderColumns> =
+            query_as!(self, queries::LEASE, scope.as_text()).fetch_optional(&mut **tx).await?;
+        Ok(row.map(Holder::from))
+    }
+
+    async fn try_holder(&self, scope: &LeaseScope) -> Result<Option<Holder>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let holder = self.lease(&mut tx, scope).await?;
+        tx.commit().await?;
+        Ok(holder.filter(|holder| !holder.remaining.is_zero()))
+    }
+
+    /// Runs one statement in a transaction; how many rows it changed.
+    async fn execute(&self, query: PgQuery<'_>) -> Result<u64, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let changed = query.execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    async fn try_commit(&self, commit: &Commit) -> Result<Committed, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let committed = self.commit_token(&mut tx, commit).await?;
+        if let Some(update) = &commit.grant {
+            self.keep_grant(&mut tx, commit.key.credential(), update).await?;
+        }
+        tx.commit().await?;
+        Ok(committed)
+    }
+
+    async fn commit_token(&self, tx: &mut PgTransaction, commit: &Commit) -> Result<Committed, PgStoreError> {
+        let Commit { key, token, config, last_used_at, .. } = commit;
+        let (hash, selector) = (key.hash(), key.selector());
+        let insert = query!(
+            self,
+            sql::COMMIT_TOKEN,
+            &hash.as_bytes()[..],
+            key.credential().as_str(),
+            json(selector.scopes()),
+            selector.audience.as_deref(),
+            json(selector.resources()),
+            signed(token.generation.get()),
+            token.access_token.expose().as_bytes(),
+            token.token_type.as_str(),
+            token.issued_at.as_millis(),
+            token.expires_at.as_millis(),
+            token.refresh_at.as_millis(),
+            json(&token.scopes),
+            json_of(&token.attributes),
+            token.fingerprint.to_string(),
+            config.to_string(),
+            last_used_at.as_millis(),
+        );
+        if insert.execute(&mut **tx).await?.rows_affected() == 1 {
+            self.append_event(tx, EventKind::Committed, hash, token.generation).await?;
+            return Ok(Committed::Stored);
+        }
+        let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
+        let stored = query!(self, sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
+        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
+        Ok(if stored { Committed::Stored } else { Committed::Superseded })
+    }
+
+    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
+    async fn keep_grant(
+        &self,
+        tx: &mut PgTransaction,
+        credential: &CredentialName,
+        update: &GrantUpdate,
+    ) -> Result<(), PgStoreError> {
+        let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
+        let secret = update.refresh_token.expose().as_bytes();
+        let kept = if update.base_version == 0 {
+            let seed = Fingerprint::of(&update.refresh_token).to_string();
+            query!(self, sql::INSERT_GRANT, name, secret, seed, at)
+        } else {
+            query!(self, sql::ROTATE_GRANT, name, base, secret, at)
+        };
+        if kept.execute(&mut **tx).await?.rows_affected() == 0 {
+            query!(self, sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_event(
+        &self,
+        tx: &mut PgTransaction,
+        kind: EventKind,
+        key: KeyHash,
+        generation: Generation,
+    ) -> Result<(), PgStoreError> {
+        let event = query!(self, sql::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
+        event.execute(&mut **tx).await?;
+        Ok(())
+    }
+
+    async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
+        let mut invalidated = false;
+        if generation > Generation::NONE {
+            let reject = query!(self, sql::REJECT, hash, signed(generation.get()), floor);
+            invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
+        }
+        if invalidated {
+            self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+        }
+        let floor: Option<(i64,)> = query_as!(self, sql::MIN_GENERATION, hash).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        let floor = floor.and_then(|(floor,)| u64::try_from(floor).ok()).unwrap_or(0);
+        Ok(Rejected { invalidated, min_generation: Generation::new(floor) })
+    }
+
+    async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows = query_as!(self, sql::CANDIDATES, credential.as_str());
+        let rows: Vec<CandidateColumns> = rows.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let row = query_as!(self, sql::LOAD_GRANT, credential.as_str());
+        let row: Option<GrantColumns> = row.fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(row.map(Grant::try_from).transpose()?)
+    }
+
+    async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows = query_as!(self, queries::EVENTS, signed(after), i64::from(limit));
+        let rows: Vec<EventColumns> = rows.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+}
+
+type PgQuery<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+#[async_trait]
+impl TokenStore for PgTokenStore {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        match tokio::time::timeout(MIGRATION_LIMIT, self.migrate()).await {
+            Ok(migrated) => migrated.map_err(PgStoreError::while_preparing),
+            Err(_) => Err(Error::new(ErrorKind::StoreDown, "the database does not answer in time")),
+        }
+    }
+
+    async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
+        retried("load", || self.try_load(key)).await
+    }
+
+    async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
+        let after = after.as_ref().map_or(&[][..], |after| &after.as_bytes()[..]);
+        retried("scan", || self.rows(sql::SCAN, after, limit)).await
+    }
+
+    async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>> {
+        retried("rows_of", || self.try_rows_of(&credential, limit)).await
+    }
+
+    async fn acquire(&self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Result<Claim> {
+        retried("acquire", || self.try_acquire(&scope, &owner, ttl)).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<bool> {
+        let (scope, owner) = (lease.scope.as_text(), lease.owner.to_string());
+        let renew = || self.execute(query!(self, queries::RENEW, scope.as_str(), owner.as_str(), lease_millis(ttl)));
+        Ok(retried("renew", renew).await? == 1)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<()> {
+        let (scope, owner) = (lease.scope.as_text(), lease.owner.to_string());
+        let release = || self.execute(query!(self, sql::RELEASE, scope.as_str(), owner.as_str()));
+        retried("release", release).await.map(drop)
+    }
+
+    async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
+        retried("holder", || self.try_holder(&scope)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        retried("commit", || self.try_commit(&commit)).await
+    }
+
+    async fn record_failure(&self, attempt: FailedAttempt) -> Result<()> {
+        let FailedAttempt { key, base, config, failures } = attempt;
+        let (hash, selector) = (key.hash(), key.selector());
+        let record = || {
+            self.execute(query!(
+                self,
+                sql::RECORD_FAILURE,
+                &hash.as_bytes()[..],
+                key.credential().as_str(),
+                json(selector.scopes()),
+                selector.audience.as_deref(),
+                json(selector.resources()),
+                config.to_string(),
+                i64::from(failures.count),
+                failures.kind.reason(),
+                failures.message.as_str(),
+                failures.at.as_millis(),
+                failures.next_attempt_at.as_millis(),
+                signed(base.get()),
+            ))
+        };
+        retried("record_failure", record).await.map(drop)
+    }
+
+    async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
+        retried("reject", || self.try_reject(key, generation)).await
+    }
+
+    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
+        // One time for each key, for an update from a list takes any of several; in order, lest two of them deadlock.
+        let mut latest = BTreeMap::new();
+        for (key, at) in used {
+            let known = latest.entry(key).or_insert(at);
+            *known = at.max(*known);
+        }
+        let keys: Vec<_> = latest.keys().map(|key| key.as_bytes().to_vec()).collect();
+        let times: Vec<_> = latest.values().map(|at| at.as_millis()).collect();
+        let touch = || self.execute(query!(self, queries::TOUCH, keys.as_slice(), times.as_slice()));
+        retried("touch", touch).await.map(drop)
+    }
+
+    async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
+        retried("candidates", || self.try_candidates(&credential)).await
+    }
+
+    async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>> {
+        retried("load_grant", || self.try_load_grant(&credential)).await
+    }
+
+    async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
+        let GrantSeed { credential, refresh_token, at } = seed;
+        let fingerprint = Fingerprint::of(&refresh_token).to_string();
+        let (name, secret, print) = (credential.as_str(), refresh_token.expose().as_bytes(), fingerprint.as_str());
+        let plant = || {
+            self.execute(if expected == 0 {
+                query!(self, sql::INSERT_GRANT, name, secret, print, at.as_millis())
+            } else {
+                query!(self, sql::REPLACE_GRANT, name, signed(expected), secret, print, at.as_millis())
+            })
+        };
+        Ok(retried("plant_grant", plant).await? == 1)
+    }
+
+    async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
+        let RotationIntent { credential, version, owner, at } = intent;
+        let (name, version, at) = (credential.as_str(), signed(version), at.as_millis());
+        let begin = || self.execute(query!(self, sql::BEGIN_ROTATION, name, version, owner.as_str(), at));
+        Ok(retried("begin_rotation", begin).await? == 1)
+    }
+
+    async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()> {
+        let RotationIntent { credential, version, owner, .. } = intent;
+        let (name, version) = (credential.as_str(), signed(version));
+        let abandon = || self.execute(query!(self, sql::ABANDON_ROTATION, name, version, owner.as_str()));
+        retried("abandon_rotation", abandon).await.map(drop)
+    }
+
+    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
+        let (name, version) = (credential.as_str(), signed(version));
+        let lose = || self.execute(query!(self, sql::LOSE_GRANT, name, version, reason.as_str()));
+        Ok(retried("lose_grant", lose).await? == 1)
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {
+        retried("events", || self.try_events(after, limit)).await
+    }
+
+    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+        let before = older_than.as_millis().clamp(TIMES.0, TIMES.1);
+        let mut pruned = 0;
+        loop {
+            let batch = || self.execute(query!(self, queries::PRUNE_EVENTS, before, PRUNE_BATCH));
+            let deleted = retried("prune_events", batch).await?;
+            pruned += deleted;
+            if deleted < PRUNE_BATCH.unsigned_abs() {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        retried("ping", || async { self.begin().await?.commit().await }).await
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

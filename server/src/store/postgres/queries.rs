@@ -1,0 +1,50 @@
+//! The statements that only Postgres understands: those that read its clock, and those on arrays.
+
+/// One round trip to begin a transaction with its limits, in milliseconds.
+///
+/// They are set for the transaction alone. As parameters of the connection's start pgbouncer refuses them; set for the
+/// session they would, behind a pooler, stay on a connection that somebody else uses next.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 5000; \
+    SET LOCAL lock_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 10000";
+
+/// The same for a migration, which may rewrite a table and waits for its fellows. The statements that an earlier client
+/// of a pooled connection prepared would clash with those that sqlx's migrator prepares.
+pub(super) const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 60000; \
+    SET LOCAL lock_timeout = 30000; SET LOCAL idle_in_transaction_session_timeout = 60000; DEALLOCATE ALL";
+
+/// Ends with the transaction, and so holds over a pooler, too. The number is this table set's alone.
+pub(super) const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(7094211958412307245)";
+
+/// Behind a pooler the next client would find the migrator's statements.
+pub(super) const COMMIT_MIGRATION: &str = "DEALLOCATE ALL; COMMIT";
+
+pub(super) const COMMIT: &str = "COMMIT";
+
+/// Locks the row even where it changes nothing, so that the holder can be read after it.
+pub(super) const ACQUIRE: &str = "\
+    INSERT INTO leases AS held (scope, owner, expires_at) \
+    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
+    ON CONFLICT (scope) DO UPDATE SET \
+        owner = excluded.owner, expires_at = clock_timestamp() + $3 * interval '1 millisecond' \
+    WHERE held.expires_at <= clock_timestamp() OR held.owner = excluded.owner";
+
+pub(super) const RENEW: &str = "\
+    UPDATE leases SET expires_at = clock_timestamp() + $3 * interval '1 millisecond' WHERE scope = $1 AND owner = $2";
+
+pub(super) const LEASE: &str = "\
+    SELECT owner, ceil(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS remaining \
+    FROM leases WHERE scope = $1";
+
+pub(super) const TOUCH: &str = "\
+    UPDATE tokens SET last_used_at = used.at FROM unnest($1::bytea[], $2::bigint[]) AS used (key_hash, at) \
+    WHERE tokens.key_hash = used.key_hash AND tokens.last_used_at < used.at";
+
+pub(super) const EVENTS: &str = "\
+    SELECT id, kind, key_hash, credential, generation, min_generation, \
+        (extract(epoch FROM at) * 1000)::bigint AS at \
+    FROM events WHERE id > $1 ORDER BY id LIMIT $2";
+
+/// A bounded number at a time, so that no transaction is long.
+pub(super) const PRUNE_EVENTS: &str = "\
+    DELETE FROM events WHERE id IN (SELECT id FROM events \
+        WHERE at < 'epoch'::timestamptz + $1 * interval '1 millisecond' ORDER BY id LIMIT $2)";

@@ -1,0 +1,103 @@
+//! What the SQL stores share: the statements that both dialects understand, and the mapping of rows.
+//!
+//! Writes compare and set in one statement; how many rows it changed is the answer. None of them depends on a clock:
+//! those are in `queries.rs` of each back end.
+
+pub(super) mod rows;
+
+macro_rules! token_columns {
+    () => {
+        "key_hash, credential, scopes, audience, resources, generation, min_generation, access_token, token_type, \
+         issued_at, expires_at, refresh_at, granted_scopes, attributes, fingerprint, config, failure_count, \
+         failure_kind, failure_message, failed_at, next_attempt_at, last_used_at"
+    };
+}
+
+pub(super) const LOAD: &str = concat!("SELECT ", token_columns!(), " FROM tokens WHERE key_hash = $1");
+
+/// Every hash is greater than the empty one, which stands for the beginning.
+pub(super) const SCAN: &str =
+    concat!("SELECT ", token_columns!(), " FROM tokens WHERE key_hash > $1 ORDER BY key_hash LIMIT $2");
+
+pub(super) const ROWS_OF: &str =
+    concat!("SELECT ", token_columns!(), " FROM tokens WHERE credential = $1 ORDER BY key_hash LIMIT $2");
+
+/// The fence on the generation: without a row only the first is stored, otherwise only the one after the row's.
+pub(super) const COMMIT_TOKEN: &str = "\
+    INSERT INTO tokens (key_hash, credential, scopes, audience, resources, generation, access_token, token_type, \
+        issued_at, expires_at, refresh_at, granted_scopes, attributes, fingerprint, config, last_used_at) \
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16 \
+        WHERE $6 = 1 OR EXISTS (SELECT 1 FROM tokens WHERE key_hash = $1) \
+    ON CONFLICT (key_hash) DO UPDATE SET \
+        generation = excluded.generation, access_token = excluded.access_token, token_type = excluded.token_type, \
+        issued_at = excluded.issued_at, expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, \
+        granted_scopes = excluded.granted_scopes, attributes = excluded.attributes, \
+        fingerprint = excluded.fingerprint, config = excluded.config, failure_count = NULL, failure_kind = NULL, \
+        failure_message = NULL, failed_at = NULL, next_attempt_at = NULL, \
+        last_used_at = CASE WHEN tokens.last_used_at > excluded.last_used_at \
+            THEN tokens.last_used_at ELSE excluded.last_used_at END \
+    WHERE tokens.generation = excluded.generation - 1";
+
+/// Whether this very token is the stored one: then the commit is a repetition.
+pub(super) const IS_STORED: &str = "SELECT 1 FROM tokens WHERE key_hash = $1 AND generation = $2 AND fingerprint = $3";
+
+pub(super) const RECORD_FAILURE: &str = "\
+    INSERT INTO tokens (key_hash, credential, scopes, audience, resources, generation, config, failure_count, \
+        failure_kind, failure_message, failed_at, next_attempt_at, last_used_at) \
+    VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $10) \
+    ON CONFLICT (key_hash) DO UPDATE SET config = excluded.config, failure_count = excluded.failure_count, \
+        failure_kind = excluded.failure_kind, failure_message = excluded.failure_message, \
+        failed_at = excluded.failed_at, next_attempt_at = excluded.next_attempt_at \
+    WHERE tokens.generation <= $12";
+
+pub(super) const REJECT: &str = "\
+    UPDATE tokens SET min_generation = $3 WHERE key_hash = $1 AND generation >= $2 AND min_generation <= $2";
+
+pub(super) const MIN_GENERATION: &str = "SELECT min_generation FROM tokens WHERE key_hash = $1";
+
+/// In the transaction of the change, so that the floor is the one it left.
+pub(super) const APPEND_EVENT: &str = "\
+    INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
+    SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2";
+
+pub(super) const LOAD_GRANT: &str = "\
+    SELECT credential, version, refresh_token, previous, seed, intent_owner, intent_at, needs_reauth, updated_at \
+    FROM grants WHERE credential = $1";
+
+pub(super) const CANDIDATES: &str = "\
+    SELECT base_version, refresh_token, received_at FROM grant_candidates WHERE credential = $1 ORDER BY id";
+
+/// The first grant of a credential.
+pub(super) const INSERT_GRANT: &str = "\
+    INSERT INTO grants (credential, version, refresh_token, seed, updated_at) VALUES ($1, 1, $2, $3, $4) \
+    ON CONFLICT (credential) DO NOTHING";
+
+/// A new grant by a person's hand.
+pub(super) const REPLACE_GRANT: &str = "\
+    UPDATE grants SET version = version + 1, previous = refresh_token, refresh_token = $3, seed = $4, \
+        intent_owner = NULL, intent_at = NULL, needs_reauth = NULL, updated_at = $5 \
+    WHERE credential = $1 AND version = $2";
+
+/// A new refresh token from the upstream; one that came back unchanged does not displace the one before.
+pub(super) const ROTATE_GRANT: &str = "\
+    UPDATE grants SET version = version + 1, \
+        previous = CASE WHEN refresh_token = $3 THEN previous ELSE refresh_token END, refresh_token = $3, \
+        intent_owner = NULL, intent_at = NULL, needs_reauth = NULL, updated_at = $4 \
+    WHERE credential = $1 AND version = $2";
+
+/// A refresh token that is late, unless it is known already because its commit is repeated.
+pub(super) const INSERT_CANDIDATE: &str = "\
+    INSERT INTO grant_candidates (credential, base_version, refresh_token, received_at) SELECT $1, $2, $3, $4 \
+    WHERE NOT EXISTS (SELECT 1 FROM grants WHERE credential = $1 AND (refresh_token = $3 OR previous = $3)) \
+        AND NOT EXISTS (SELECT 1 FROM grant_candidates WHERE credential = $1 AND refresh_token = $3)";
+
+pub(super) const BEGIN_ROTATION: &str =
+    "UPDATE grants SET intent_owner = $3, intent_at = $4 WHERE credential = $1 AND version = $2";
+
+pub(super) const ABANDON_ROTATION: &str = "\
+    UPDATE grants SET intent_owner = NULL, intent_at = NULL \
+    WHERE credential = $1 AND version = $2 AND intent_owner = $3";
+
+pub(super) const LOSE_GRANT: &str = "UPDATE grants SET needs_reauth = $3 WHERE credential = $1 AND version = $2";
+
+pub(super) const RELEASE: &str = "DELETE FROM leases WHERE scope = $1 AND owner = $2";

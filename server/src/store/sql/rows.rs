@@ -1,0 +1,252 @@
+//! Rows of the SQL stores as the words of the service, and back.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sqlx::FromRow;
+use thiserror::Error;
+
+use crate::{
+    error::ErrorKind,
+    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, RotationIntent, TokenRow},
+    time::Timestamp,
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
+};
+
+/// A row that this program cannot have written. It names the column, never the value.
+#[derive(Debug, Error)]
+#[error("a row has an invalid {0}")]
+pub(in crate::store) struct BadRow(&'static str);
+
+/// A number as the signed one of a column. What is out of range becomes the greatest, which no count ever reaches: so
+/// it equals no stored number, and never wraps.
+pub(in crate::store) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A lease's time to live, bounded.
+pub(in crate::store) fn lease_millis(ttl: Duration) -> i64 {
+    i64::try_from(ttl.min(MAX_LEASE).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A list of texts in a column.
+pub(in crate::store) fn json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+/// The attributes of a token in a column.
+pub(in crate::store) fn json_of(attributes: &BTreeMap<String, String>) -> Vec<u8> {
+    let object = attributes.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    serde_json::Value::Object(object).to_string().into_bytes()
+}
+
+fn list(json: &str, column: &'static str) -> Result<Vec<String>, BadRow> {
+    serde_json::from_str(json).map_err(|_| BadRow(column))
+}
+
+fn unsigned(number: i64, column: &'static str) -> Result<u64, BadRow> {
+    u64::try_from(number).map_err(|_| BadRow(column))
+}
+
+fn secret(bytes: Vec<u8>, column: &'static str) -> Result<Secret, BadRow> {
+    String::from_utf8(bytes).map(Secret::new).map_err(|_| BadRow(column))
+}
+
+fn fingerprint(text: &str, column: &'static str) -> Result<Fingerprint, BadRow> {
+    Fingerprint::parse(text).ok_or(BadRow(column))
+}
+
+fn credential(name: &str) -> Result<CredentialName, BadRow> {
+    CredentialName::parse(name).map_err(|_| BadRow("credential"))
+}
+
+/// A row of `tokens`.
+#[derive(FromRow)]
+pub(in crate::store) struct TokenColumns {
+    key_hash: Vec<u8>,
+    credential: String,
+    scopes: String,
+    audience: Option<String>,
+    resources: String,
+    generation: i64,
+    min_generation: i64,
+    access_token: Option<Vec<u8>>,
+    token_type: Option<String>,
+    issued_at: Option<i64>,
+    expires_at: Option<i64>,
+    refresh_at: Option<i64>,
+    granted_scopes: Option<String>,
+    attributes: Option<Vec<u8>>,
+    fingerprint: Option<String>,
+    config: String,
+    failure_count: Option<i64>,
+    failure_kind: Option<String>,
+    failure_message: Option<String>,
+    failed_at: Option<i64>,
+    next_attempt_at: Option<i64>,
+    last_used_at: i64,
+}
+
+impl TryFrom<TokenColumns> for TokenRow {
+    type Error = BadRow;
+
+    fn try_from(mut row: TokenColumns) -> Result<Self, BadRow> {
+        let scopes = list(&row.scopes, "scopes")?;
+        let resources = list(&row.resources, "resources")?;
+        let key = TokenKey::new(Selector::new(credential(&row.credential)?, scopes, row.audience.take(), resources));
+        // A row under another key's hash was tampered with, or the hash's definition changed.
+        if row.key_hash != key.hash().as_bytes() {
+            return Err(BadRow("key_hash"));
+        }
+        let generation = Generation::new(unsigned(row.generation, "generation")?);
+        Ok(Self {
+            key,
+            generation,
+            min_generation: Generation::new(unsigned(row.min_generation, "min_generation")?),
+            config: fingerprint(&row.config, "config")?,
+            failures: row.failures()?,
+            last_used_at: Timestamp::from_millis(row.last_used_at),
+            token: row.token(generation)?,
+        })
+    }
+}
+
+impl TokenColumns {
+    fn failures(&mut self) -> Result<Option<Failures>, BadRow> {
+        let Some(count) = self.failure_count else { return Ok(None) };
+        let kind = self.failure_kind.as_deref().and_then(ErrorKind::from_reason);
+        Ok(Some(Failures {
+            count: u32::try_from(count).map_err(|_| BadRow("failure_count"))?,
+            kind: kind.ok_or(BadRow("failure_kind"))?,
+            message: self.failure_message.take().ok_or(BadRow("failure_message"))?,
+            at: timestamp(self.failed_at, "failed_at")?,
+            next_attempt_at: timestamp(self.next_attempt_at, "next_attempt_at")?,
+        }))
+    }
+
+    fn token(self, generation: Generation) -> Result<Option<Token>, BadRow> {
+        let Some(access_token) = self.access_token else { return Ok(None) };
+        let attributes = self.attributes.ok_or(BadRow("attributes"))?;
+        Ok(Some(Token {
+            access_token: secret(access_token, "access_token")?,
+            token_type: self.token_type.ok_or(BadRow("token_type"))?,
+            issued_at: timestamp(self.issued_at, "issued_at")?,
+            expires_at: timestamp(self.expires_at, "expires_at")?,
+            refresh_at: timestamp(self.refresh_at, "refresh_at")?,
+            scopes: list(&self.granted_scopes.unwrap_or_default(), "granted_scopes")?,
+            generation,
+            fingerprint: fingerprint(&self.fingerprint.unwrap_or_default(), "fingerprint")?,
+            attributes: serde_json::from_slice(&attributes).map_err(|_| BadRow("attributes"))?,
+        }))
+    }
+}
+
+fn timestamp(millis: Option<i64>, column: &'static str) -> Result<Timestamp, BadRow> {
+    millis.map(Timestamp::from_millis).ok_or(BadRow(column))
+}
+
+/// A row of `grants`.
+#[derive(FromRow)]
+pub(in crate::store) struct GrantColumns {
+    credential: String,
+    version: i64,
+    refresh_token: Vec<u8>,
+    previous: Option<Vec<u8>>,
+    seed: String,
+    intent_owner: Option<String>,
+    intent_at: Option<i64>,
+    needs_reauth: Option<String>,
+    updated_at: i64,
+}
+
+impl TryFrom<GrantColumns> for Grant {
+    type Error = BadRow;
+
+    fn try_from(row: GrantColumns) -> Result<Self, BadRow> {
+        let credential = credential(&row.credential)?;
+        let version = unsigned(row.version, "version")?;
+        let intent = match row.intent_owner {
+            None => None,
+            Some(owner) => {
+                let at = timestamp(row.intent_at, "intent_at")?;
+                Some(RotationIntent { credential: credential.clone(), version, owner, at })
+            }
+        };
+        Ok(Self {
+            credential,
+            version,
+            refresh_token: secret(row.refresh_token, "refresh_token")?,
+            previous: row.previous.map(|bytes| secret(bytes, "previous")).transpose()?,
+            seed: fingerprint(&row.seed, "seed")?,
+            intent,
+            needs_reauth: row.needs_reauth,
+            updated_at: Timestamp::from_millis(row.updated_at),
+        })
+    }
+}
+
+/// A row of `grant_candidates`.
+#[derive(FromRow)]
+pub(in crate::store) struct CandidateColumns {
+    base_version: i64,
+    refresh_token: Vec<u8>,
+    received_at: i64,
+}
+
+impl TryFrom<CandidateColumns> for GrantCandidate {
+    type Error = BadRow;
+
+    fn try_from(row: CandidateColumns) -> Result<Self, BadRow> {
+        Ok(Self {
+            base_version: unsigned(row.base_version, "base_version")?,
+            refresh_token: secret(row.refresh_token, "refresh_token")?,
+            at: Timestamp::from_millis(row.received_at),
+        })
+    }
+}
+
+/// A row of `leases`, with what is left of it by the database's clock.
+#[derive(FromRow)]
+pub(in crate::store) struct HolderColumns {
+    owner: String,
+    remaining: i64,
+}
+
+impl From<HolderColumns> for Holder {
+    fn from(row: HolderColumns) -> Self {
+        let remaining = Duration::from_millis(u64::try_from(row.remaining).unwrap_or(0));
+        Self { owner: row.owner, remaining }
+    }
+}
+
+/// A row of `events`, with its time in milliseconds.
+#[derive(FromRow)]
+pub(in crate::store) struct EventColumns {
+    id: i64,
+    kind: String,
+    key_hash: Vec<u8>,
+    credential: String,
+    generation: i64,
+    min_generation: i64,
+    at: i64,
+}
+
+impl TryFrom<EventColumns> for Event {
+    type Error = BadRow;
+
+    fn try_from(row: EventColumns) -> Result<Self, BadRow> {
+        Ok(Self {
+            id: unsigned(row.id, "id")?,
+            kind: EventKind::from_text(&row.kind).ok_or(BadRow("kind"))?,
+            key: KeyHash::from_bytes(row.key_hash.try_into().map_err(|_| BadRow("key_hash"))?),
+            credential: credential(&row.credential)?,
+            generation: Generation::new(unsigned(row.generation, "generation")?),
+            min_generation: Generation::new(unsigned(row.min_generation, "min_generation")?),
+            at: Timestamp::from_millis(row.at),
+        })
+    }
+}
+
+/// Converts all rows, or none.
+pub(in crate::store) fn all<R, T: TryFrom<R, Error = BadRow>>(rows: Vec<R>) -> Result<Vec<T>, BadRow> {
+    rows.into_iter().map(T::try_from).collect()
+}

@@ -1,0 +1,406 @@
+//! The store of a single machine: one SQLite file, one writer, a few readers.
+//!
+//! WAL with `synchronous = FULL`: a commit is on the disk before it is answered, because the upstream has already
+//! forgotten the refresh token that this one replaced.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::{Sqlite, SqliteExecutor, SqlitePool, Transaction};
+
+use self::{
+    error::SqliteStoreError,
+    transaction::{attempts, retried},
+};
+use super::{
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
+    Lease, LeaseOwner, LeaseScope, Rejected, RotationIntent, TokenRow, TokenStore,
+    sql::{
+        self,
+        rows::{
+            CandidateColumns, EventColumns, GrantColumns, HolderColumns, TokenColumns, all, json, json_of,
+            lease_millis, signed,
+        },
+    },
+};
+use crate::{
+    error::Result,
+    time::Timestamp,
+    types::{CredentialName, Fingerprint, Generation, KeyHash},
+};
+
+mod config;
+mod error;
+mod queries;
+mod transaction;
+
+/// How many events one transaction deletes at most.
+const PRUNE_BATCH: i64 = 5000;
+
+/// Keeps everything in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteTokenStore {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+/// A statement with its parameters.
+macro_rules! query {
+    ($sql:expr $(, $value:expr)* $(,)?) => { sqlx::query($sql)$(.bind($value))* };
+}
+
+/// The same, for rows.
+macro_rules! query_as {
+    ($sql:expr $(, $value:expr)* $(,)?) => { sqlx::query_as($sql)$(.bind($value))* };
+}
+
+impl SqliteTokenStore {
+    /// The store in the file at `path`, which [`TokenStore::prepare`] makes if it is not there: readable by its owner
+    /// alone, in a directory, if that is missing, that is so, too.
+    #[must_use]
+    pub fn open(path: &Path) -> Self {
+        let (writer, readers) = config::pools(path);
+        Self { path: path.to_owned(), writer, readers }
+    }
+
+    async fn begin(&self) -> Result<SqliteTransaction, SqliteStoreError> {
+        Ok(self.writer.begin_with(queries::BEGIN).await?)
+    }
+
+    /// In one transaction, which excludes the other processes that start now.
+    async fn migrate(&self) -> Result<(), SqliteStoreError> {
+        let path = self.path.clone();
+        let created = tokio::task::spawn_blocking(move || config::create(&path)).await;
+        created.map_err(io::Error::other).flatten().map_err(SqliteStoreError::File)?;
+        let mut migrator = sqlx::migrate!("../migrations/sqlite");
+        migrator.set_locking(false);
+        let mut tx = self.begin().await?;
+        migrator.run_direct(None, &mut *tx, false).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, SqliteStoreError> {
+        let rows: Vec<TokenColumns> = query_as!(sql, from, i64::from(limit)).fetch_all(&self.readers).await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_rows_of(&self, credential: &CredentialName, limit: u32) -> Result<Vec<TokenRow>, SqliteStoreError> {
+        let rows = query_as!(sql::ROWS_OF, credential.as_str(), i64::from(limit));
+        let rows: Vec<TokenColumns> = rows.fetch_all(&self.readers).await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, SqliteStoreError> {
+        let row: Option<TokenColumns> = query_as!(sql::LOAD, &key.as_bytes()[..]).fetch_optional(&self.readers).await?;
+        Ok(row.map(TokenRow::try_from).transpose()?)
+    }
+
+    async fn try_acquire(
+        &self,
+        scope: &LeaseScope,
+        owner: &LeaseOwner,
+        ttl: Duration,
+    ) -> Result<Claim, SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        let claim = query!(queries::ACQUIRE, scope.as_text(), owner.to_string(), lease_millis(ttl));
+        let granted = claim.execute(&mut *tx).await?.rows_affected() == 1;
+        let holder = if granted { None } else { Some(Self::lease(&mut *tx, scope).await?) };
+        tx.commit().await?;
+        match holder {
+            None => Ok(Claim::Granted(Lease { scope: scope.clone(), owner: owner.clone() })),
+            Some(holder) => Ok(Claim::Held(holder.ok_or(SqliteStoreError::Vanished)?)),
+        }
+    }
+
+    async fn lease<'c>(
+        connection: impl SqliteExecutor<'c>,
+        scope: &LeaseScope,
+    ) -> Result<Option<Holder>, SqliteStoreError> {
+        let row: Option<HolderColumns> = query_as!(queries::LEASE, scope.as_text()).fetch_optional(connection).await?;
+        Ok(row.map(Holder::from))
+    }
+
+    async fn try_holder(&self, scope: &LeaseScope) -> Result<Option<Holder>, SqliteStoreError> {
+        let holder = Self::lease(&self.readers, scope).await?;
+        Ok(holder.filter(|holder| !holder.remaining.is_zero()))
+    }
+
+    /// Runs one statement in a transaction; how many rows it changed.
+    async fn execute(&self, query: SqliteQuery<'_>) -> Result<u64, SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        let changed = query.execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    async fn try_commit(&self, commit: &Commit) -> Result<Committed, SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        let committed = Self::commit_token(&mut tx, commit).await?;
+        if let Some(update) = &commit.grant {
+            Self::keep_grant(&mut tx, commit.key.credential(), update).await?;
+        }
+        tx.commit().await?;
+        Ok(committed)
+    }
+
+    async fn commit_token(tx: &mut SqliteTransaction, commit: &Commit) -> Result<Committed, SqliteStoreError> {
+        let Commit { key, token, config, last_used_at, .. } = commit;
+        let (hash, selector) = (key.hash(), key.selector());
+        let insert = query!(
+            sql::COMMIT_TOKEN,
+            &hash.as_bytes()[..],
+            key.credential().as_str(),
+            json(selector.scopes()),
+            selector.audience.as_deref(),
+            json(selector.resources()),
+            signed(token.generation.get()),
+            token.access_token.expose().as_bytes(),
+            token.token_type.as_str(),
+            token.issued_at.as_millis(),
+            token.expires_at.as_millis(),
+            token.refresh_at.as_millis(),
+            json(&token.scopes),
+            json_of(&token.attributes),
+            token.fingerprint.to_string(),
+            config.to_string(),
+            last_used_at.as_millis(),
+        );
+        if insert.execute(&mut **tx).await?.rows_affected() == 1 {
+            Self::append_event(tx, EventKind::Committed, hash, token.generation).await?;
+            return Ok(Committed::Stored);
+        }
+        let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
+        let stored = query!(sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
+        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
+        Ok(if stored { Committed::Stored } else { Committed::Superseded })
+    }
+
+    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
+    async fn keep_grant(
+        tx: &mut SqliteTransaction,
+        credential: &CredentialName,
+        update: &GrantUpdate,
+    ) -> Result<(), SqliteStoreError> {
+        let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
+        let secret = update.refresh_token.expose().as_bytes();
+        let kept = if update.base_version == 0 {
+            let seed = Fingerprint::of(&update.refresh_token).to_string();
+            query!(sql::INSERT_GRANT, name, secret, seed, at)
+        } else {
+            query!(sql::ROTATE_GRANT, name, base, secret, at)
+        };
+        if kept.execute(&mut **tx).await?.rows_affected() == 0 {
+            query!(sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_event(
+        tx: &mut SqliteTransaction,
+        kind: EventKind,
+        key: KeyHash,
+        generation: Generation,
+    ) -> Result<(), SqliteStoreError> {
+        let event = query!(sql::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
+        event.execute(&mut **tx).await?;
+        Ok(())
+    }
+
+    async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
+        let mut invalidated = false;
+        if generation > Generation::NONE {
+            let reject = query!(sql::REJECT, hash, signed(generation.get()), floor);
+            invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
+        }
+        if invalidated {
+            Self::append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+        }
+        let floor: Option<(i64,)> = query_as!(sql::MIN_GENERATION, hash).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        let floor = floor.and_then(|(floor,)| u64::try_from(floor).ok()).unwrap_or(0);
+        Ok(Rejected { invalidated, min_generation: Generation::new(floor) })
+    }
+
+    async fn try_touch(&self, used: &[(KeyHash, Timestamp)]) -> Result<(), SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        for (key, at) in used {
+            query!(queries::TOUCH, &key.as_bytes()[..], at.as_millis()).execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, SqliteStoreError> {
+        let rows = query_as!(sql::CANDIDATES, credential.as_str());
+        let rows: Vec<CandidateColumns> = rows.fetch_all(&self.readers).await?;
+        Ok(all(rows)?)
+    }
+
+    async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, SqliteStoreError> {
+        let row = query_as!(sql::LOAD_GRANT, credential.as_str());
+        let row: Option<GrantColumns> = row.fetch_optional(&self.readers).await?;
+        Ok(row.map(Grant::try_from).transpose()?)
+    }
+
+    async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, SqliteStoreError> {
+        let rows = query_as!(queries::EVENTS, signed(after), i64::from(limit));
+        let rows: Vec<EventColumns> = rows.fetch_all(&self.readers).await?;
+        Ok(all(rows)?)
+    }
+}
+
+type SqliteTransaction = Transaction<'static, Sqlite>;
+type SqliteQuery<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+
+#[async_trait]
+impl TokenStore for SqliteTokenStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        attempts("prepare", || self.migrate()).await.map_err(SqliteStoreError::while_preparing)
+    }
+
+    async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
+        retried("load", || self.try_load(key)).await
+    }
+
+    async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
+        let after = after.as_ref().map_or(&[][..], |after| &after.as_bytes()[..]);
+        retried("scan", || self.rows(sql::SCAN, after, limit)).await
+    }
+
+    async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>> {
+        retried("rows_of", || self.try_rows_of(&credential, limit)).await
+    }
+
+    async fn acquire(&self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Result<Claim> {
+        retried("acquire", || self.try_acquire(&scope, &owner, ttl)).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<bool> {
+        let (scope, owner) = (lease.scope.as_text(), lease.owner.to_string());
+        let renew = || self.execute(query!(queries::RENEW, scope.as_str(), owner.as_str(), lease_millis(ttl)));
+        Ok(retried("renew", renew).await? == 1)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<()> {
+        let (scope, owner) = (lease.scope.as_text(), lease.owner.to_string());
+        let release = || self.execute(query!(sql::RELEASE, scope.as_str(), owner.as_str()));
+        retried("release", release).await.map(drop)
+    }
+
+    async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
+        retried("holder", || self.try_holder(&scope)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        retried("commit", || self.try_commit(&commit)).await
+    }
+
+    async fn record_failure(&self, attempt: FailedAttempt) -> Result<()> {
+        let FailedAttempt { key, base, config, failures } = attempt;
+        let (hash, selector) = (key.hash(), key.selector());
+        let record = || {
+            self.execute(query!(
+                sql::RECORD_FAILURE,
+                &hash.as_bytes()[..],
+                key.credential().as_str(),
+                json(selector.scopes()),
+                selector.audience.as_deref(),
+                json(selector.resources()),
+                config.to_string(),
+                i64::from(failures.count),
+                failures.kind.reason(),
+                failures.message.as_str(),
+                failures.at.as_millis(),
+                failures.next_attempt_at.as_millis(),
+                signed(base.get()),
+            ))
+        };
+        retried("record_failure", record).await.map(drop)
+    }
+
+    async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
+        retried("reject", || self.try_reject(key, generation)).await
+    }
+
+    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
+        retried("touch", || self.try_touch(&used)).await
+    }
+
+    async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
+        retried("candidates", || self.try_candidates(&credential)).await
+    }
+
+    async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>> {
+        retried("load_grant", || self.try_load_grant(&credential)).await
+    }
+
+    async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
+        let GrantSeed { credential, refresh_token, at } = seed;
+        let fingerprint = Fingerprint::of(&refresh_token).to_string();
+        let (name, secret, print) = (credential.as_str(), refresh_token.expose().as_bytes(), fingerprint.as_str());
+        let plant = || {
+            self.execute(if expected == 0 {
+                query!(sql::INSERT_GRANT, name, secret, print, at.as_millis())
+            } else {
+                query!(sql::REPLACE_GRANT, name, signed(expected), secret, print, at.as_millis())
+            })
+        };
+        Ok(retried("plant_grant", plant).await? == 1)
+    }
+
+    async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
+        let RotationIntent { credential, version, owner, at } = intent;
+        let (name, version, at) = (credential.as_str(), signed(version), at.as_millis());
+        let begin = || self.execute(query!(sql::BEGIN_ROTATION, name, version, owner.as_str(), at));
+        Ok(retried("begin_rotation", begin).await? == 1)
+    }
+
+    async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()> {
+        let RotationIntent { credential, version, owner, .. } = intent;
+        let (name, version) = (credential.as_str(), signed(version));
+        let abandon = || self.execute(query!(sql::ABANDON_ROTATION, name, version, owner.as_str()));
+        retried("abandon_rotation", abandon).await.map(drop)
+    }
+
+    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
+        let (name, version) = (credential.as_str(), signed(version));
+        let lose = || self.execute(query!(sql::LOSE_GRANT, name, version, reason.as_str()));
+        Ok(retried("lose_grant", lose).await? == 1)
+    }
+
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {
+        retried("events", || self.try_events(after, limit)).await
+    }
+
+    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+        let before = older_than.as_millis();
+        let mut pruned = 0;
+        loop {
+            let batch = || self.execute(query!(queries::PRUNE_EVENTS, before, PRUNE_BATCH));
+            let deleted = retried("prune_events", batch).await?;
+            pruned += deleted;
+            if deleted < PRUNE_BATCH.unsigned_abs() {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        retried("ping", || async { Ok(self.begin().await?.commit().await?) }).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
