@@ -100,7 +100,8 @@ impl StoreRegistry {
         self
     }
 
-    /// Opens the store at `url`, made safe against callers that go away. It connects when it is first used.
+    /// Opens the store at `url`, made safe against callers that go away. It connects when it is first used. It takes a
+    /// Tokio runtime, in which sqlx looks after idle connections.
     ///
     /// # Errors
     ///

@@ -190,6 +190,15 @@ async fn a_database_that_is_down_is_found_when_it_is_up() {
 }
 
 #[tokio::test]
+async fn a_database_that_never_answers_is_down() {
+    // The kernel accepts for it, and nobody reads.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let store = open(&format!("postgres://nobody@127.0.0.1:{port}/none"), None);
+    assert_eq!(store.ping().await.map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
+}
+
+#[tokio::test]
 async fn a_database_that_does_not_exist_is_a_matter_of_configuration() {
     let (url, password) = new_database().await;
     let missing = url.replace("tokencache_test_", "missing_");

@@ -115,6 +115,9 @@ fn refusal(code: &str) -> Option<&'static str> {
         "28000" | "28P01" => Some("wrong user or password"),
         "3D000" => Some("there is no such database"),
         "42501" => Some("the user lacks a privilege"),
+        "42P05" | "26000" => {
+            Some("a pooler mixes up prepared statements: drop statement_cache=on from the store's URL")
+        }
         _ => None,
     }
 }
