@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgConnectOptions, raw_sql};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 use self::{
     config::PgStoreConfig,
@@ -34,6 +34,7 @@ use crate::{
 mod config;
 mod error;
 mod queries;
+mod schema;
 mod transaction;
 
 /// How long a migration may take, and the wait for one that another replica runs.
@@ -80,19 +81,6 @@ impl PgTokenStore {
 
     async fn begin(&self) -> Result<PgTransaction, PgStoreError> {
         PgTransaction::begin(&self.pool).await
-    }
-
-    /// In one transaction on a connection of its own, which is closed afterwards together with what sqlx's migrator
-    /// prepared on it. The lock ends with the transaction; sqlx's own would outlive it behind a pooler.
-    async fn migrate(&self) -> Result<(), PgStoreError> {
-        let mut migrator = sqlx::migrate!("../migrations/postgres");
-        migrator.set_locking(false);
-        let mut connection = PgConnection::connect_with(&self.connect).await?;
-        raw_sql(queries::BEGIN_MIGRATION).execute(&mut connection).await?;
-        raw_sql(queries::LOCK_MIGRATIONS).execute(&mut connection).await?;
-        migrator.run_direct(None, &mut connection, false).await?;
-        raw_sql(queries::COMMIT_MIGRATION).execute(&mut connection).await?;
-        Ok(connection.close().await?)
     }
 
     async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
@@ -278,7 +266,7 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        match tokio::time::timeout(MIGRATION_LIMIT, self.migrate()).await {
+        match tokio::time::timeout(MIGRATION_LIMIT, schema::prepare(&self.pool, &self.connect)).await {
             Ok(migrated) => migrated.map_err(PgStoreError::while_preparing),
             Err(_) => Err(Error::new(ErrorKind::StoreDown, "the database does not answer in time")),
         }

@@ -151,6 +151,20 @@ async fn replicas_may_start_together_on_postgres() {
     replicas_may_start_together(|| open(&url, password)).await;
 }
 
+#[tokio::test]
+async fn a_schema_that_is_up_to_date_is_only_read() {
+    let database = new_database().await;
+    let store = open(&database.0, database.1);
+    store.prepare().await.expect("an empty database");
+    let mut admin = postgres_connection(&database).await;
+    // Reading goes on beside this lock; a migration would wait for it.
+    let lock = "BEGIN; LOCK TABLE _sqlx_migrations IN EXCLUSIVE MODE; SET LOCAL lock_timeout = 1; \
+        SELECT pg_advisory_xact_lock(7094211958412307245)";
+    sqlx::raw_sql(lock).execute(&mut admin).await.expect("nobody else migrates this database");
+    let again = open(&database.0, database.1);
+    assert_eq!(again.prepare().await, Ok(()));
+}
+
 const NEWER: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
     VALUES (9999, 'from the future', true, $1, 1)";
 
@@ -182,7 +196,7 @@ async fn a_newer_schema_is_refused_by_postgres() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_down_is_found_when_it_is_up() {
+async fn a_store_opens_while_its_database_is_down() {
     let port = free_port().expect("a port");
     let store = open(&format!("postgres://nobody@127.0.0.1:{port}/none"), None);
     assert_eq!(store.ping().await.map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
@@ -207,6 +221,19 @@ async fn a_database_that_does_not_exist_is_a_matter_of_configuration() {
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
     assert!(error.message().ends_with("there is no such database"), "{error}");
     assert_eq!(store.ping().await.map_err(|error| error.kind()), Err(ErrorKind::StoreDown), "it may be made yet");
+}
+
+#[tokio::test]
+async fn a_row_that_was_tampered_with_is_not_served() {
+    let database = new_database().await;
+    let store = open(&database.0, database.1);
+    store.prepare().await.expect("an empty database");
+    assert_eq!(store.commit(commit(&key("read"), 1)).await, Ok(Committed::Stored));
+    let mut admin = postgres_connection(&database).await;
+    sqlx::query("UPDATE tokens SET scopes = '[\"admin\"]'").execute(&mut admin).await.expect("it is written");
+    let error = store.load(key("read").hash()).await.expect_err("the row is another key's");
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Bug, "a row has an invalid key_hash"));
+    store.close().await;
 }
 
 #[tokio::test]

@@ -18,6 +18,10 @@ pub(super) const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(709421195
 /// Behind a pooler the next client would find the migrator's statements.
 pub(super) const COMMIT_MIGRATION: &str = "DEALLOCATE ALL; COMMIT";
 
+pub(super) const HAS_SCHEMA: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+
+pub(super) const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+
 pub(super) const COMMIT: &str = "COMMIT";
 
 /// Locks the row even where it changes nothing, so that the holder can be read after it.
