@@ -67,6 +67,8 @@ pub struct Parts {
     pub schedule: Schedule,
     /// The last attempts.
     pub history: History,
+    /// Which keys are in a storm of rejections.
+    pub guard: StormGuard,
     /// What is counted.
     pub metrics: Metrics,
     /// What time it is.
@@ -100,7 +102,6 @@ pub struct TokenCache {
     max_tokens: u64,
     pilot: Pilot,
     rejections: Flights<(KeyHash, Generation), Rejected>,
-    guard: Arc<StormGuard>,
     tasks: TaskTracker,
 }
 
@@ -142,7 +143,7 @@ impl TokenCache {
         let parts = Arc::new(parts);
         let pilot = Pilot { parts: Arc::clone(&parts), flights: Arc::new(Flights::new(tasks.clone())) };
         let rejections = Flights::new(tasks.clone());
-        Self { parts, catalog, max_tokens, pilot, rejections, guard: Arc::default(), tasks }
+        Self { parts, catalog, max_tokens, pilot, rejections, tasks }
     }
 
     /// A token that is valid now and for as long as asked; if the request reports one as refused, that one first.

@@ -22,6 +22,8 @@ pub struct Credential {
     pub reject_on: RejectOn,
     /// What a replica that has lost touch with the fleet does.
     pub when_degraded: WhenDegraded,
+    /// How long one attempt to get a token may take, everything included. The provider keeps to it.
+    pub timeout: Duration,
     /// Fingerprint of all that decides whom the broker authenticates to and as whom: kind of provider, endpoints, client
     /// id. A token minted under another one is not served.
     pub config: Fingerprint,

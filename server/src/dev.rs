@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -28,7 +28,13 @@ pub const DIRECTORY: &str = ".tokencache";
 
 /// Where the demo upstream listens. Not a free port: a credential's tokens belong to its endpoints, and a second run
 /// should find those of the first.
-pub const UPSTREAM_PORT: u16 = 50053;
+const UPSTREAM_PORT: u16 = 50053;
+
+/// Where the demo upstream listens unless told otherwise.
+#[must_use]
+pub const fn default_upstream() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), UPSTREAM_PORT)
+}
 
 const KEY_FILE: &str = "demo-upstream.key";
 const CLIENT_SECRET_FILE: &str = "demo.client-secret";
@@ -79,11 +85,12 @@ impl DevHome {
 
 /// The configuration of dev mode as TOML, to be read as if it stood in [`DevHome::path`].
 #[must_use]
-pub fn config(listen: SocketAddr, upstream: SocketAddr) -> String {
+pub fn config(listen: SocketAddr, metrics: SocketAddr, upstream: SocketAddr) -> String {
     let base = format!("http://{upstream}");
     format!(
         r#"[server]
 listen = "{listen}"
+metrics_listen = "{metrics}"
 
 [store]
 url = "sqlite:tokencache.db"

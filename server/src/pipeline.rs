@@ -85,7 +85,12 @@ impl Pipeline {
     /// # Errors
     ///
     /// `StoreDown`; `NoIdentity`, `BadIdentity`.
-    pub async fn list(&self, call: &Call, after: Option<&CredentialName>, limit: usize) -> Result<Vec<CredentialReport>> {
+    pub async fn list(
+        &self,
+        call: &Call,
+        after: Option<&CredentialName>,
+        limit: usize,
+    ) -> Result<Vec<CredentialReport>> {
         let caller = self.authn.authenticate(&call.peer).await?;
         let names = self.catalog.iter().map(|credential| &credential.name);
         let later = names.filter(|name| after.is_none_or(|after| *name > after));

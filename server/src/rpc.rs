@@ -2,7 +2,9 @@
 
 pub mod admin_service;
 pub mod convert;
+pub mod http;
 pub mod layers;
+pub mod routes;
 pub mod serve;
 pub mod status;
 pub mod token_service;

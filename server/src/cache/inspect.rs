@@ -191,7 +191,7 @@ impl TokenCache {
 
     fn report(&self, credential: &Credential, row: TokenRow, lease: Option<Holder>) -> TokenReport {
         let (now, hash) = (self.now(), row.key.hash());
-        let tripped = self.guard.is_tripped(&hash, now);
+        let tripped = self.parts.guard.is_tripped(&hash, now);
         let state = state_of(&row, credential.config, tripped, now);
         let used_here = self.parts.memory.get(&hash).map(|entry| entry.last_used());
         let facts = row.token.as_ref().map(|token| TokenFacts {

@@ -7,7 +7,6 @@ use tracing::{info, warn};
 use super::{
     Parts, Pilot, TokenCache,
     flight::attempt::{Want, Why},
-    guard::StormGuard,
     memory::Entry,
 };
 use crate::{
@@ -66,7 +65,6 @@ impl TokenCache {
         }
         let report = Report {
             pilot: self.pilot.clone(),
-            guard: Arc::clone(&self.guard),
             credential: Arc::clone(credential),
             key: key.clone(),
             generation,
@@ -126,7 +124,6 @@ impl Parts {
 /// The handling of one generation's rejection, however many report it.
 struct Report {
     pilot: Pilot,
-    guard: Arc<StormGuard>,
     credential: Arc<Credential>,
     key: TokenKey,
     generation: Generation,
@@ -137,7 +134,7 @@ impl Report {
     async fn run(self) -> Result<Rejected> {
         let parts = &self.pilot.parts;
         if let Some(held) = &self.held {
-            self.guard.admit(self.key.hash(), held.token.issued_at, parts.clock.now())?;
+            parts.guard.admit(self.key.hash(), held.token.issued_at, parts.clock.now())?;
         }
         let rejected = match parts.take_out(&self.key, self.generation).await {
             Err(error) if error.kind() == ErrorKind::StoreDown && self.held.is_some() => {

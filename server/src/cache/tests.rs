@@ -1,1 +1,7 @@
+//! What must hold of the cache as a whole.
 
+mod grants;
+mod rejections;
+mod serving;
+mod watching;
+mod world;

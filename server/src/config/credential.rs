@@ -47,6 +47,7 @@ fn read(name_text: &str, value: &Value<'_>, registry: &ProviderRegistry, default
         refresh: rules.refresh,
         reject_on: rules.reject_on,
         when_degraded: rules.when_degraded,
+        timeout: rules.timeout,
         config: built.identity,
     })
 }

@@ -54,7 +54,7 @@ fn the_configuration_is_toml_without_a_secret() {
     let directory = tempfile::tempdir().unwrap();
     let home = prepare(directory.path(), 1).unwrap();
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let text = config(at(50051), at(50053));
+    let text = config(at(50051), at(9464), at(50053));
     let table = toml::de::DeTable::parse(&text).unwrap();
     let table = table.get_ref();
     let names: Vec<_> =
@@ -80,7 +80,7 @@ impl Run {
         let directory = home.path().to_owned();
         let upstream = DemoUpstream::new(listener, home, Arc::new(SystemClock)).unwrap();
         let address = upstream.address();
-        let text = config(SocketAddr::from(([127, 0, 0, 1], 50051)), address);
+        let text = config(SocketAddr::from(([127, 0, 0, 1], 50051)), SocketAddr::from(([127, 0, 0, 1], 9464)), address);
         let config = Config::parse("dev", &text, directory, &ProviderRegistry::builtin()).unwrap();
         let stop = CancellationToken::new();
         let worker = tokio::spawn(upstream.run(stop.clone()));

@@ -259,10 +259,13 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_run_of_characters() {
-        for (pattern, name) in [("*", "a"), ("a*", "a/b"), ("*b", "a/b"), ("a*c*e", "abcde"), ("a", "a"), ("*a*a", "aa")] {
+        for (pattern, name) in
+            [("*", "a"), ("a*", "a/b"), ("*b", "a/b"), ("a*c*e", "abcde"), ("a", "a"), ("*a*a", "aa")]
+        {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in [("", "a"), ("a", "ab"), ("b*", "ab"), ("*a", "ab"), ("a*b*c", "acb"), ("ab*ba", "aba")] {
+        for (pattern, name) in [("", "a"), ("a", "ab"), ("b*", "ab"), ("*a", "ab"), ("a*b*c", "acb"), ("ab*ba", "aba")]
+        {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }

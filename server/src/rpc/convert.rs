@@ -66,13 +66,7 @@ pub fn selector(message: v1::TokenSelector) -> Result<Selector> {
     Ok(Selector::new(credential, message.scopes, Some(message.audience), message.resources))
 }
 
-fn list(
-    check: &mut Check,
-    field: &str,
-    items: &[String],
-    max: usize,
-    problem: impl Fn(&str) -> Option<&'static str>,
-) {
+fn list(check: &mut Check, field: &str, items: &[String], max: usize, problem: impl Fn(&str) -> Option<&'static str>) {
     if items.len() > max {
         check.add(field, format!("at most {max} are allowed, these are {}", items.len()));
         return;

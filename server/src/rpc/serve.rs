@@ -97,11 +97,7 @@ pub async fn serve(
         .add_routes(routes);
     let stop = stop.cancelled_owned();
     match bound {
-        Bound::Tcp(listener) => {
-            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
-        }
-        Bound::Unix(listener) => {
-            router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
-        }
+        Bound::Tcp(listener) => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await,
+        Bound::Unix(listener) => router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await,
     }
 }

@@ -35,10 +35,7 @@ type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>
 
 #[tonic::async_trait]
 impl TokenService for Tokens {
-    async fn get_token(
-        &self,
-        request: Request<v1::GetTokenRequest>,
-    ) -> Result<Response<v1::GetTokenResponse>, Status> {
+    async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
         let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
         let (token, not_modified) = match served.await.map_err(|error| status::to_status(&error))? {

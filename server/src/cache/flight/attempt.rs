@@ -421,7 +421,7 @@ impl Attempt {
             match self.parts.store.renew(lease.clone(), LEASE_TTL).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    warn!(credential = %self.want.key.credential(), "a lease lapsed while the upstream was asked")
+                    warn!(credential = %self.want.key.credential(), "a lease lapsed while the upstream was asked");
                 }
                 Err(error) => debug!(%error, "a lease was not renewed"),
             }

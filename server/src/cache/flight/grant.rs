@@ -22,8 +22,8 @@ use crate::{
 /// How often a grant that changes under our hands is read again.
 const MAX_ROUNDS: usize = 5;
 
-/// How long a call may be alive after its intent was journalled: the upstream's total deadline and some room.
-const CALL_MAY_LIVE: Duration = Duration::from_secs(12);
+/// What a call may take beyond its own time limit, from the journalling of its intent to its end.
+const CALL_ROOM: Duration = Duration::from_secs(2);
 
 /// A grant that is being sent to the upstream.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spe
         let in_doubt = grant.intent.is_some();
         if let (Some(intent), Rotation::Strict) = (&grant.intent, rotation) {
             // The holder before us may still be waiting for its answer; a second call now would end the family.
-            let over = intent.at.after(CALL_MAY_LIVE);
+            let over = intent.at.after(attempt.credential.timeout).after(CALL_ROOM);
             let now = attempt.parts.clock.now();
             if now < over {
                 sleep(over.since(now)).await;

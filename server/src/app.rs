@@ -1,0 +1,351 @@
+//! The composition root: from a configuration to a running broker. The one place that names concrete plug-ins.
+
+use std::{io, sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::{select, task::JoinSet, time::sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tracing::{error, info, warn};
+
+use crate::{
+    authn::{AnyCaller, Authenticator},
+    cache::{
+        Parts, TokenCache,
+        guard::StormGuard,
+        history::History,
+        hub::Hub,
+        memory::Memory,
+        refresher::{Orders, Refresher, Schedule, WarmStart},
+    },
+    config::{Config, Listen, StoreConfig, secret::SecretError},
+    dev::DemoUpstream,
+    error::{Error as ServiceError, ErrorKind},
+    lifecycle::{Phase, Readiness, Shutdown},
+    metrics::Metrics,
+    pipeline::Pipeline,
+    policy::{AllowAll, Policy},
+    provider::registry::ProviderRegistry,
+    rng::SharedRng,
+    rpc::{
+        admin_service::{Admin, ServerFacts},
+        layers::AnswerHeaders,
+        routes::{HealthTeller, Services},
+        serve::{Bound, serve},
+        token_service::Tokens,
+    },
+    store::{SharedStore, StoreRegistry, StoreUrl},
+    time::{SharedClock, SystemClock},
+    types::ReplicaId,
+    worker::Workers,
+};
+
+/// How often a store that does not answer at the start is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long listeners may take to end their calls, of the whole time to drain: an idle connection that does not close
+/// must not use up the time of the flights.
+const LISTENERS_SHARE: u32 = 2;
+
+/// What a listener serves: the client API; in dev mode everything.
+pub const CLIENT_API: &str = "the client API";
+
+/// What a listener serves: the admin API.
+pub const ADMIN_API: &str = "the admin API";
+
+/// What a listener serves: metrics and health over HTTP.
+pub const METRICS: &str = "metrics and health";
+
+/// Why the broker does not start, or ended.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(Listen, io::Error),
+    /// The password of the store cannot be read.
+    #[error("the password of the store: {0}")]
+    Password(#[from] SecretError),
+    /// The store cannot be used, and will not heal by itself.
+    #[error("the store: {0}")]
+    Store(ServiceError),
+    /// The demo upstream of dev mode cannot be set up.
+    #[error("the demo upstream: {0}")]
+    Demo(io::Error),
+    /// A worker ended.
+    #[error("{0} ended early")]
+    Worker(&'static str),
+    /// Some work could not be finished.
+    #[error("not everything was finished in time: {0} flights were left")]
+    Unfinished(usize),
+}
+
+/// A broker that is ready to run.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    store: SharedStore,
+    cache: Arc<TokenCache>,
+    orders: Orders,
+    flights: TaskTracker,
+    readiness: Readiness,
+    draining: CancellationToken,
+    headers: AnswerHeaders,
+    health: HealthTeller,
+    demo: Option<DemoUpstream>,
+    listeners: Vec<(&'static str, Bound, Routes)>,
+}
+
+/// What an [`App`] is built with besides its configuration.
+#[derive(Debug)]
+pub struct Assembly {
+    /// Whether it runs in dev mode: one port serves all.
+    pub dev: bool,
+    /// The kinds of provider, for `GetServerInfo`.
+    pub providers: Vec<String>,
+    /// The kinds of store.
+    pub stores: StoreRegistry,
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Jitter and nonces.
+    pub rng: SharedRng,
+    /// Finds out who calls.
+    pub authn: Arc<dyn Authenticator>,
+    /// Decides whether they may.
+    pub policy: Arc<dyn Policy>,
+}
+
+impl Assembly {
+    /// What the real program is built with.
+    #[must_use]
+    pub fn standard(dev: bool, providers: &ProviderRegistry) -> Self {
+        Self {
+            dev,
+            providers: providers.kinds().map(str::to_owned).collect(),
+            stores: StoreRegistry::builtin(),
+            clock: Arc::new(SystemClock),
+            rng: SharedRng::from_os(),
+            authn: Arc::new(AnyCaller),
+            policy: Arc::new(AllowAll),
+        }
+    }
+}
+
+impl App {
+    /// Binds the listeners and puts the parts together. Does not wait for the store.
+    ///
+    /// # Errors
+    ///
+    /// If an address or the store's configuration cannot be used.
+    pub async fn build(config: Config, assembly: Assembly) -> Result<Self, AppError> {
+        let Assembly { dev, providers, stores, clock, rng, authn, policy } = assembly;
+        let store = open_store(&config.store, &stores, Arc::clone(&clock)).await?;
+        let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
+
+        let mut registry = Registry::default();
+        let (schedule, orders) = Schedule::new();
+        let parts = Parts {
+            store: Arc::clone(&store),
+            memory: Memory::new(config.cache.max_tokens),
+            hub: Hub::default(),
+            schedule,
+            history: History::default(),
+            guard: StormGuard::default(),
+            metrics: Metrics::register(&mut registry),
+            started_at: clock.now(),
+            clock: Arc::clone(&clock),
+            rng,
+            replica: replica.clone(),
+        };
+        let facts =
+            ServerFacts { replica: replica.clone(), started_at: parts.started_at, store: store.kind(), providers, dev };
+        let flights = TaskTracker::new();
+        let cache =
+            Arc::new(TokenCache::new(parts, config.credentials.clone(), config.cache.max_tokens, flights.clone()));
+        let pipeline =
+            Arc::new(Pipeline { authn, policy, catalog: config.credentials.clone(), cache: Arc::clone(&cache) });
+
+        let (readiness, draining) = (Readiness::default(), CancellationToken::new());
+        let services = Services {
+            tokens: Tokens { pipeline: Arc::clone(&pipeline), clock: Arc::clone(&clock), draining: draining.clone() },
+            admin: Admin { pipeline, clock, facts },
+            registry: Arc::new(registry),
+            readiness: readiness.clone(),
+        };
+        let routes = services.distribute(dev);
+        let mut listeners = vec![(CLIENT_API, bind(&config.server.listen).await?, routes.client)];
+        if let Some(admin) = routes.admin {
+            listeners.push((ADMIN_API, bind(&config.server.admin_listen).await?, admin));
+        }
+        listeners.push((METRICS, bind(&config.server.metrics_listen).await?, routes.metrics));
+        let headers = AnswerHeaders::new(&replica);
+        let health = routes.health;
+        Ok(Self { config, store, cache, orders, flights, readiness, draining, headers, health, demo: None, listeners })
+    }
+
+    /// The same, with the upstream of dev mode beside it.
+    #[must_use]
+    pub fn with_demo(self, demo: DemoUpstream) -> Self {
+        Self { demo: Some(demo), ..self }
+    }
+
+    /// The addresses that are listened on, by what they serve.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(&'static str, Listen)> {
+        self.listeners.iter().filter_map(|(what, bound, _)| Some((*what, bound.address().ok()?))).collect()
+    }
+
+    /// Runs until it is told to end, then finishes what it has begun.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be used at all, a worker ends early, or flights are left unfinished.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
+        for warning in &self.config.warnings {
+            warn!("{warning}");
+        }
+        let stop_listening = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        for (what, bound, routes) in self.listeners {
+            if let Ok(address) = bound.address() {
+                info!(%address, "listening: {what}");
+            }
+            let served = serve(bound, routes, self.headers.clone(), stop_listening.clone());
+            servers.spawn(async move { served.await.inspect_err(|error| error!(%error, "{what} failed")).is_ok() });
+        }
+        let mut workers = Workers::default();
+        workers.start("the health teller", |stop| self.health.run(stop));
+        workers.start("the refresher", |stop| Refresher::new(Arc::clone(&self.cache), self.orders).run(stop));
+
+        if let Some(demo) = self.demo {
+            workers.start("the demo upstream", |stop| async move {
+                if let Err(error) = demo.run(stop).await {
+                    error!(%error, "the demo upstream failed");
+                }
+            });
+        }
+
+        let prepared = {
+            let readiness = self.readiness.clone();
+            prepare(&self.store, &shutdown, move || readiness.enter(Phase::Serving))
+        };
+        let warm_start = WarmStart::new(Arc::clone(&self.cache)).run(shutdown.orderly.clone());
+        let outcome = select! {
+            outcome = async {
+                prepared.await?;
+                warm_start.await;
+                shutdown.orderly.cancelled().await;
+                Ok(())
+            } => outcome,
+            () = shutdown.orderly.cancelled() => Ok(()),
+            failed = workers.first_to_fail() => Err(AppError::Worker(failed)),
+            Some(ended) = servers.join_next() => {
+                error!(?ended, "a listener ended");
+                Err(AppError::Worker("a listener"))
+            }
+        };
+        let drain = Drain {
+            readiness: self.readiness,
+            draining: self.draining,
+            stop_listening,
+            flights: self.flights,
+            store: self.store,
+            timeout: self.config.server.drain_timeout,
+        };
+        let drained = drain.run(servers, workers, &shutdown).await;
+        outcome.and(drained)
+    }
+}
+
+/// What the end of the process has to deal with.
+struct Drain {
+    readiness: Readiness,
+    draining: CancellationToken,
+    stop_listening: CancellationToken,
+    flights: TaskTracker,
+    store: SharedStore,
+    timeout: Duration,
+}
+
+impl Drain {
+    /// Not serving → watchers told → no new connections, calls finished → flights and commits finished → store closed.
+    async fn run(self, mut servers: JoinSet<bool>, workers: Workers, shutdown: &Shutdown) -> Result<(), AppError> {
+        info!(timeout_s = self.timeout.as_secs(), "draining");
+        self.readiness.enter(Phase::Draining);
+        self.draining.cancel();
+        self.stop_listening.cancel();
+        let hard_stop = shutdown.quick.child_token();
+        let deadline = sleep(self.timeout);
+        let calls = async { while servers.join_next().await.is_some() {} };
+        select! {
+            () = calls => {}
+            () = sleep(self.timeout / LISTENERS_SHARE) => warn!("connections that do not close are dropped"),
+            () = shutdown.quick.cancelled() => {}
+        }
+        servers.abort_all();
+        self.flights.close();
+        select! {
+            () = self.flights.wait() => {}
+            () = deadline => {}
+            () = shutdown.quick.cancelled() => {}
+        }
+        let left = self.flights.len();
+        hard_stop.cancel();
+        workers.stop(hard_stop).await;
+        self.store.close().await;
+        if left > 0 {
+            return Err(AppError::Unfinished(left));
+        }
+        info!("ended");
+        Ok(())
+    }
+}
+
+/// Opens the configured store. Does not wait for it.
+///
+/// # Errors
+///
+/// If its password cannot be read, or its URL is not valid.
+pub async fn open_store(
+    config: &StoreConfig,
+    stores: &StoreRegistry,
+    clock: SharedClock,
+) -> Result<SharedStore, AppError> {
+    let password = match &config.password {
+        Some(source) => Some(source.read().await?),
+        None => None,
+    };
+    let url = StoreUrl::parse(&config.url).map_err(AppError::Store)?;
+    stores.open(&url, password.as_ref(), clock).map_err(AppError::Store)
+}
+
+async fn bind(address: &Listen) -> Result<Bound, AppError> {
+    Bound::bind(address).await.map_err(|error| AppError::Listen(address.clone(), error))
+}
+
+/// Prepares the store, however long it takes to answer; callers are told meanwhile that it does not.
+async fn prepare(store: &SharedStore, shutdown: &Shutdown, ready: impl FnOnce()) -> Result<(), AppError> {
+    while !shutdown.orderly.is_cancelled() {
+        match store.prepare().await {
+            Ok(()) => {
+                ready();
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::StoreDown => {
+                warn!(%error, "the store does not answer; trying again");
+                sleep(STORE_RETRY).await;
+            }
+            Err(error) => return Err(AppError::Store(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The host's name and a random suffix: unique, and of use to a person.
+fn make_up_replica(rng: &SharedRng) -> ReplicaId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let host = if host.is_empty() { "replica" } else { host };
+    let suffix = rng.with(rand::Rng::next_u32);
+    ReplicaId::new(&format!("{host}-{suffix:08x}"))
+}

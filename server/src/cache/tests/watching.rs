@@ -1,0 +1,60 @@
+//! Watching.
+
+use std::{pin::pin, time::Duration};
+
+use futures::StreamExt as _;
+use tokio::time::sleep;
+
+use super::world::World;
+use crate::{cache::hub::Change, error::ErrorKind, types::Generation};
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_given_the_current_token_and_then_every_change() {
+    let world = World::new();
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Token(entry)) if entry.token.generation == Generation::new(1)));
+    world.reject(Generation::new(1)).await.expect("a report");
+    assert!(matches!(changes.next().await, Some(Change::Invalidated(floor)) if floor == Generation::new(2)));
+    assert!(matches!(changes.next().await, Some(Change::Token(entry)) if entry.token.generation == Generation::new(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_token_is_replaced_for_ever_although_nobody_asks_for_it() {
+    let world = World::new();
+    *world.upstream.lifetime.lock().unwrap() = Duration::from_secs(60);
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    for expected in 1..=500 {
+        let change = changes.next().await;
+        assert!(matches!(&change, Some(Change::Token(e)) if e.token.generation.get() == expected), "{change:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_hears_that_there_is_no_token_and_when_there_is_one_again() {
+    let world = World::new();
+    world.upstream.fail(Some(ErrorKind::UpstreamDown));
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Unavailable(e)) if e.kind() == ErrorKind::UpstreamDown));
+    world.upstream.fail(None);
+    loop {
+        match changes.next().await {
+            Some(Change::Token(entry)) => break assert_eq!(entry.token.generation, Generation::new(1)),
+            Some(Change::Unavailable(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_remains_of_a_watch_that_ended() {
+    let world = World::new();
+    {
+        let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+        changes.next().await;
+        assert_eq!(world.cache.parts.hub.watchers(&world.key().hash()), 1);
+    }
+    assert_eq!(world.cache.parts.hub.watchers(&world.key().hash()), 0);
+    let calls = world.upstream.calls();
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert!(world.upstream.calls() <= calls + 4);
+}

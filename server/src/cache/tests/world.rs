@@ -1,0 +1,281 @@
+//! A cache over the memory store and a scripted provider, in tokio's paused time.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cache::{
+        Parts, Served, TokenCache,
+        guard::StormGuard,
+        history::History,
+        hub::Hub,
+        memory::{Entry, Memory},
+        refresher::{Refresher, Schedule, WarmStart},
+    },
+    credential::{AskDefaults, Catalog, Credential, RefreshRules, RejectOn, WhenDegraded},
+    error::{Error, ErrorKind, Result},
+    metrics::Metrics,
+    policy::{AllowAll, Ask, Authorized, WatchRequest, authorize},
+    provider::{
+        Capabilities, GrantUse, MintFailure, MintRequest, MintResult, Minted, Rotation, SharedProvider, TokenProvider,
+    },
+    rng::SharedRng,
+    store::{MemoryTokenStore, Rejected, SharedStore},
+    time::{Clock as _, Timestamp, TokioClock},
+    types::{
+        Caller, CredentialName, Fingerprint, Generation, Peer, RejectedToken, Rejection, ReplicaId, Secret, Selector,
+        TokenKey, TokenRequest,
+    },
+};
+
+/// What the upstream does at one call.
+pub(super) type Answer = MintResult;
+
+/// An upstream that does as it is told, and counts.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    clock: Arc<TokioClock>,
+    script: Mutex<VecDeque<Answer>>,
+    pub(super) down: Mutex<Option<Error>>,
+    pub(super) delay: Mutex<Duration>,
+    pub(super) lifetime: Mutex<Duration>,
+    pub(super) grant: Mutex<Option<Secret>>,
+    rotation: Option<Rotation>,
+    calls: Mutex<Vec<Timestamp>>,
+    sent_grants: Mutex<Vec<String>>,
+}
+
+impl Upstream {
+    fn new(clock: Arc<TokioClock>, rotation: Option<Rotation>) -> Self {
+        Self {
+            clock,
+            script: Mutex::default(),
+            down: Mutex::default(),
+            delay: Mutex::new(Duration::from_millis(50)),
+            lifetime: Mutex::new(Duration::from_secs(3600)),
+            grant: Mutex::default(),
+            rotation,
+            calls: Mutex::default(),
+            sent_grants: Mutex::default(),
+        }
+    }
+
+    /// Does this at the next call that nothing is planned for yet.
+    pub(super) fn then(&self, answer: Answer) {
+        self.script.lock().unwrap().push_back(answer);
+    }
+
+    /// Fails from now on; `None`: works again.
+    pub(super) fn fail(&self, kind: Option<ErrorKind>) {
+        *self.down.lock().unwrap() = kind.map(|kind| Error::new(kind, "the upstream is told to fail"));
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.lock().unwrap().len()
+    }
+
+    pub(super) fn call_times(&self) -> Vec<Timestamp> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub(super) fn sent_grants(&self) -> Vec<String> {
+        self.sent_grants.lock().unwrap().clone()
+    }
+}
+
+/// A token that lasts this long.
+pub(super) fn minted(token: &str, lifetime: Duration) -> Minted {
+    Minted {
+        access_token: Secret::from(token),
+        token_type: "Bearer".into(),
+        lifetime,
+        scopes: None,
+        attributes: [].into(),
+        grant: None,
+    }
+}
+
+#[async_trait]
+impl TokenProvider for Upstream {
+    fn kind(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { grant: self.rotation.map_or(GrantUse::None, GrantUse::Refresh), revocable: false }
+    }
+
+    async fn mint(&self, request: MintRequest) -> MintResult {
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(self.clock.now());
+            calls.len()
+        };
+        let sent = request.grant.map(|grant| grant.expose().clone());
+        self.sent_grants.lock().unwrap().extend(sent.clone());
+        let planned = self.script.lock().unwrap().pop_front();
+        let (delay, lifetime) = (*self.delay.lock().unwrap(), *self.lifetime.lock().unwrap());
+        sleep(delay).await;
+        if let Some(answer) = planned {
+            return answer;
+        }
+        if let Some(error) = self.down.lock().unwrap().clone() {
+            return Err(MintFailure::harmless(error));
+        }
+        let grant = self.rotation.map(|_| Secret::from(format!("rt-{number}")));
+        Ok(Minted { grant, ..minted(&format!("at-{number}"), lifetime) })
+    }
+
+    async fn configured_grant(&self) -> Result<Option<Secret>> {
+        Ok(self.grant.lock().unwrap().clone())
+    }
+}
+
+/// A cache with all that it needs.
+pub(super) struct World {
+    pub(super) cache: Arc<TokenCache>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) store: SharedStore,
+    pub(super) clock: Arc<TokioClock>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What a world is made of.
+pub(super) struct Plan {
+    pub(super) rotation: Option<Rotation>,
+    pub(super) config: &'static str,
+    pub(super) seed: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { rotation: None, config: "config-1", seed: 1 }
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::planned(Plan::default())
+    }
+
+    pub(super) fn rotating() -> Self {
+        let world = Self::planned(Plan { rotation: Some(Rotation::Strict), ..Plan::default() });
+        *world.upstream.grant.lock().unwrap() = Some("rt-seed".into());
+        world
+    }
+
+    pub(super) fn planned(plan: Plan) -> Self {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+        let store: SharedStore = Arc::new(MemoryTokenStore::new(clock.clone()));
+        let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
+        Self::over(store, upstream, clock, &plan)
+    }
+
+    /// Another process over the same store, upstream and time.
+    pub(super) fn restarted(&self, plan: &Plan) -> Self {
+        self.stop.cancel();
+        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), Arc::clone(&self.clock), plan)
+    }
+
+    fn over(store: SharedStore, upstream: Arc<Upstream>, clock: Arc<TokioClock>, plan: &Plan) -> Self {
+        let (schedule, orders) = Schedule::new();
+        let parts = Parts {
+            store: Arc::clone(&store),
+            memory: Memory::new(100_000),
+            hub: Hub::default(),
+            schedule,
+            history: History::default(),
+            guard: StormGuard::default(),
+            metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+            clock: clock.clone(),
+            rng: SharedRng::from_seed(plan.seed),
+            replica: ReplicaId::new("test"),
+            started_at: clock.now(),
+        };
+        let provider: SharedProvider = upstream.clone();
+        let credential = Credential {
+            name: name("c"),
+            provider,
+            defaults: AskDefaults::default(),
+            refresh: RefreshRules::default(),
+            reject_on: RejectOn::default(),
+            when_degraded: WhenDegraded::default(),
+            timeout: Duration::from_secs(10),
+            config: Fingerprint::of_bytes(plan.config.as_bytes()),
+        };
+        let catalog = Catalog::new([credential]);
+        let cache = Arc::new(TokenCache::new(parts, catalog, 100_000, TaskTracker::new()));
+        let stop = CancellationToken::new();
+        tokio::spawn(Refresher::new(Arc::clone(&cache), orders).run(stop.clone()));
+        Self { cache, upstream, store, clock, stop }
+    }
+
+    pub(super) async fn warm_start(&self) {
+        WarmStart::new(Arc::clone(&self.cache)).run(CancellationToken::new()).await;
+    }
+
+    pub(super) async fn get(&self) -> Result<Arc<Entry>> {
+        self.get_with(|_| {}).await
+    }
+
+    pub(super) async fn get_with(&self, change: impl FnOnce(&mut TokenRequest)) -> Result<Arc<Entry>> {
+        match self.serve(change).await? {
+            Served::Token(entry) => Ok(entry),
+            Served::NotModified => panic!("not modified"),
+        }
+    }
+
+    pub(super) async fn serve(&self, change: impl FnOnce(&mut TokenRequest)) -> Result<Served> {
+        let mut request = TokenRequest {
+            selector: selector(&[]),
+            min_validity: Duration::ZERO,
+            if_generation_not: None,
+            rejected: None,
+        };
+        change(&mut request);
+        self.cache.get(&allowed(request), None).await
+    }
+
+    pub(super) async fn reject(&self, generation: Generation) -> Result<Rejected> {
+        let rejection = Rejection {
+            selector: selector(&[]),
+            rejected: RejectedToken::Generation(generation),
+            http_status: Some(401),
+            error: None,
+        };
+        self.cache.reject(&allowed(rejection)).await
+    }
+
+    pub(super) fn watch_request(&self) -> Authorized<WatchRequest> {
+        allowed(WatchRequest(selector(&[])))
+    }
+
+    pub(super) fn key(&self) -> TokenKey {
+        TokenKey::new(selector(&[]))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(super) fn allowed<T: Ask>(request: T) -> Authorized<T> {
+    authorize(&AllowAll, &Caller::Anonymous(Peer::Unknown), request).expect("everything is allowed")
+}
+
+pub(super) fn name(text: &str) -> CredentialName {
+    CredentialName::parse(text).expect("a valid name")
+}
+
+pub(super) fn selector(scopes: &[&str]) -> Selector {
+    Selector::new(name("c"), scopes.iter().map(ToString::to_string).collect(), None, vec![])
+}

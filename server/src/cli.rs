@@ -1,0 +1,150 @@
+//! The command line of `tokencached`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+
+use crate::{
+    app::{self, App, AppError, Assembly, open_store},
+    config::{self, Config, Listen},
+    dev::{self, DemoUpstream, DevHome},
+    lifecycle::Shutdown,
+    provider::registry::ProviderRegistry,
+    store::StoreRegistry,
+    time::SystemClock,
+};
+
+/// Obtains access tokens for a fleet, keeps them fresh and serves them over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "tokencached", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    Serve(Serve),
+    /// Say what is wrong with a configuration, all at once, and try to read its secrets.
+    CheckConfig {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Print the annotated default configuration: the reference of all options.
+    DefaultConfig,
+    /// Bring the store's schema up to date, and end. `serve` does so as well.
+    Migrate {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    #[command(flatten)]
+    mode: Mode,
+    /// Where dev mode serves everything. Loopback only.
+    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:50051")]
+    listen: SocketAddr,
+    /// Where dev mode serves metrics and health. Loopback only.
+    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:9464")]
+    metrics_listen: SocketAddr,
+    /// Where the demo upstream of dev mode listens. Loopback only.
+    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value_t = dev::default_upstream())]
+    upstream_listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Mode {
+    /// Try it out: SQLite under ./.tokencache, loopback only, no authentication, and demo upstreams.
+    #[arg(long)]
+    dev: bool,
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Does what the command line says.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "a command line tells its user what went wrong")]
+pub async fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Serve(Serve { mode: Mode { config: Some(file), .. }, .. }) => serve(file).await,
+        Command::Serve(options) => serve_dev(options).await,
+        Command::CheckConfig { file } => check(file).await,
+        Command::DefaultConfig => print(config::DEFAULT),
+        Command::Migrate { config } => migrate(config).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tokencached: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Any error that ends the command.
+type CliResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn serve(file: PathBuf) -> CliResult {
+    let providers = ProviderRegistry::builtin();
+    let config = Config::load(&file, &providers)?;
+    run_until_told(App::build(config, Assembly::standard(false, &providers)).await?).await
+}
+
+/// Dev mode: the demo upstreams, and a broker that is configured for them.
+async fn serve_dev(options: Serve) -> CliResult {
+    let addresses = [options.listen, options.metrics_listen, options.upstream_listen];
+    if let Some(exposed) = addresses.iter().find(|address| !address.ip().is_loopback()) {
+        return Err(format!("dev mode has no authentication and listens on loopback only, not on {exposed}").into());
+    }
+    let assembly = Assembly::standard(true, &ProviderRegistry::builtin());
+    let home = assembly.rng.with(|rng| DevHome::prepare(Path::new(dev::DIRECTORY), rng)).map_err(AppError::Demo)?;
+    let directory = home.path().to_owned();
+    let listener = TcpListener::bind(options.upstream_listen).await.map_err(AppError::Demo)?;
+    let demo = DemoUpstream::new(listener, home, Arc::clone(&assembly.clock)).map_err(AppError::Demo)?;
+    let upstream = demo.address();
+    let text = dev::config(options.listen, options.metrics_listen, upstream);
+    let config = Config::parse("dev mode", &text, directory, &ProviderRegistry::builtin())?;
+    let app = App::build(config, assembly).await?.with_demo(demo);
+    let bound = |what| app.addresses().into_iter().find_map(|(name, address)| (name == what).then_some(address));
+    if let (Some(Listen::Tcp(listen)), Some(Listen::Tcp(metrics))) = (bound(app::CLIENT_API), bound(app::METRICS)) {
+        print(&dev::tour(listen, metrics, upstream))?;
+    }
+    run_until_told(app).await
+}
+
+async fn run_until_told(app: App) -> CliResult {
+    let shutdown = Shutdown::default();
+    tokio::spawn(shutdown.on_signals()?);
+    Ok(app.run(shutdown).await?)
+}
+
+async fn check(file: PathBuf) -> CliResult {
+    let report = config::check(&file, &ProviderRegistry::builtin()).await;
+    print(&format!("{report}\n"))?;
+    if report.is_ok() { Ok(()) } else { Err("the configuration has problems".into()) }
+}
+
+async fn migrate(file: PathBuf) -> CliResult {
+    let config = Config::load(&file, &ProviderRegistry::builtin())?;
+    let store = open_store(&config.store, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
+    store.prepare().await.map_err(AppError::Store)?;
+    store.close().await;
+    print("the schema is up to date\n")
+}
+
+fn print(text: &str) -> CliResult {
+    use std::io::Write as _;
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
