@@ -19,11 +19,12 @@ CREATE TABLE tokens (
     attributes      bytea,         -- secret; JSON object
     fingerprint     text,
     config          text NOT NULL,
-    failure_count   bigint,        -- with the columns up to next_attempt_at: all or none
+    failure_count   bigint,        -- with the columns up to failure_config: all or none
     failure_kind    text,
     failure_message text,
     failed_at       bigint,
     next_attempt_at bigint,
+    failure_config  text,
     last_used_at    bigint NOT NULL
 );
 CREATE INDEX tokens_by_credential ON tokens (credential, key_hash);

@@ -18,11 +18,12 @@ CREATE TABLE tokens (
     attributes      BLOB,          -- secret; JSON object
     fingerprint     TEXT,
     config          TEXT NOT NULL,
-    failure_count   INTEGER,       -- with the columns up to next_attempt_at: all or none
+    failure_count   INTEGER,       -- with the columns up to failure_config: all or none
     failure_kind    TEXT,
     failure_message TEXT,
     failed_at       INTEGER,
     next_attempt_at INTEGER,
+    failure_config  TEXT,
     last_used_at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_by_credential ON tokens (credential, key_hash);

@@ -83,9 +83,6 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// come to that generation yet, or has been invalidated past it.
     async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected>;
 
-    /// Remembers when keys were last asked for; an older time than the one stored changes nothing.
-    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()>;
-
     /// Refresh tokens of a credential that came too late to become its grant's, the oldest first. They are never dropped.
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>>;
 
@@ -137,11 +134,11 @@ pub struct TokenRow {
     pub min_generation: Generation,
     /// The last token minted, valid or not.
     pub token: Option<Token>,
-    /// Fingerprint of the configuration that the last attempt was made with.
+    /// Fingerprint of the configuration that the last token was minted with; before the first one, of the first attempt.
     pub config: Fingerprint,
     /// Failed attempts since the last success.
     pub failures: Option<Failures>,
-    /// When a client last asked for it, to the minute.
+    /// When a client last asked for it, as far as it was known when the last token was minted.
     pub last_used_at: Timestamp,
 }
 
@@ -158,6 +155,8 @@ pub struct Failures {
     pub at: Timestamp,
     /// Not before this time is the upstream asked again.
     pub next_attempt_at: Timestamp,
+    /// Fingerprint of the configuration that the last one was made with.
+    pub config: Fingerprint,
 }
 
 /// What a lease covers.
@@ -265,8 +264,6 @@ pub struct FailedAttempt {
     pub key: TokenKey,
     /// The generation that the attempt was begun from.
     pub base: Generation,
-    /// Fingerprint of the configuration that it was made with.
-    pub config: Fingerprint,
     /// What the row is to say.
     pub failures: Failures,
 }

@@ -217,10 +217,9 @@ impl TokenCache {
 
 /// The state of a row: a pure function of it, the present configuration, the storm guard and the time.
 fn state_of(row: &TokenRow, config: Fingerprint, tripped: bool, now: Timestamp) -> State {
-    let current = row.config == config;
-    let valid = current
+    let valid = row.config == config
         && row.token.as_ref().is_some_and(|token| token.generation >= row.min_generation && now < token.expires_at);
-    let failed_with = row.failures.as_ref().filter(|_| current).map(|failures| failures.kind);
+    let failed_with = row.failures.as_ref().filter(|failures| failures.config == config).map(|failures| failures.kind);
     match failed_with {
         Some(ErrorKind::NeedsReauth) => State::NeedsReauth,
         Some(ErrorKind::Misconfigured) => State::Misconfigured,

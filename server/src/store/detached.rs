@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, Holder, Lease, LeaseOwner,
-    LeaseScope, Rejected, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder, Lease,
+    LeaseOwner, LeaseScope, Rejected, RotationIntent, SharedStore, TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -111,10 +111,6 @@ impl TokenStore for DetachedTokenStore {
         self.run(move |store| async move { store.reject(key, generation).await }).await
     }
 
-    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
-        self.run(move |store| async move { store.touch(used).await }).await
-    }
-
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
         self.run(move |store| async move { store.candidates(credential).await }).await
     }
@@ -125,6 +121,10 @@ impl TokenStore for DetachedTokenStore {
 
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
         self.run(move |store| async move { store.plant_grant(seed, expected).await }).await
+    }
+
+    async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool> {
+        self.run(move |store| async move { store.advance_grant(credential, update).await }).await
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {

@@ -131,9 +131,8 @@ impl TokenStore for MemoryTokenStore {
         let row = state
             .tokens
             .entry(attempt.key.hash())
-            .or_insert_with(|| empty_row(attempt.key, attempt.config, attempt.failures.at));
+            .or_insert_with(|| empty_row(attempt.key, attempt.failures.config, attempt.failures.at));
         if row.generation <= attempt.base {
-            row.config = attempt.config;
             row.failures = Some(attempt.failures);
         }
         Ok(())
@@ -154,16 +153,6 @@ impl TokenStore for MemoryTokenStore {
             state.append(EventKind::Rejected, &row, generation, now);
         }
         Ok(Rejected { invalidated, min_generation: row.min_generation })
-    }
-
-    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
-        let mut state = self.state()?;
-        for (key, at) in used {
-            if let Some(row) = state.tokens.get_mut(&key) {
-                row.last_used_at = row.last_used_at.max(at);
-            }
-        }
-        Ok(())
     }
 
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {

@@ -4,7 +4,7 @@
 //! its limits on one connection. Nothing here lives in a session: no prepared statement unless the URL allows it, no
 //! advisory lock, no setting.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -149,6 +149,13 @@ impl PgTokenStore {
         Ok(committed)
     }
 
+    async fn try_advance_grant(&self, credential: &CredentialName, update: &GrantUpdate) -> Result<bool, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let replaced = self.keep_grant(&mut tx, credential, update).await?;
+        tx.commit().await?;
+        Ok(replaced)
+    }
+
     async fn commit_token(&self, tx: &mut PgTransaction, commit: &Commit) -> Result<Committed, PgStoreError> {
         let Commit { key, token, config, last_used_at, .. } = commit;
         let (hash, selector) = (key.hash(), key.selector());
@@ -182,13 +189,13 @@ impl PgTokenStore {
         Ok(if stored { Committed::Stored } else { Committed::Superseded })
     }
 
-    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
+    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
     async fn keep_grant(
         &self,
         tx: &mut PgTransaction,
         credential: &CredentialName,
         update: &GrantUpdate,
-    ) -> Result<(), PgStoreError> {
+    ) -> Result<bool, PgStoreError> {
         let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
         let secret = update.refresh_token.expose().as_bytes();
         let kept = if update.base_version == 0 {
@@ -197,10 +204,11 @@ impl PgTokenStore {
         } else {
             query!(self, sql::ROTATE_GRANT, name, base, secret, at)
         };
-        if kept.execute(&mut **tx).await?.rows_affected() == 0 {
+        let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
+        if !replaced {
             query!(self, sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
         }
-        Ok(())
+        Ok(replaced)
     }
 
     async fn append_event(
@@ -310,7 +318,7 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn record_failure(&self, attempt: FailedAttempt) -> Result<()> {
-        let FailedAttempt { key, base, config, failures } = attempt;
+        let FailedAttempt { key, base, failures } = attempt;
         let (hash, selector) = (key.hash(), key.selector());
         let record = || {
             self.execute(query!(
@@ -321,7 +329,7 @@ impl TokenStore for PgTokenStore {
                 json(selector.scopes()),
                 selector.audience.as_deref(),
                 json(selector.resources()),
-                config.to_string(),
+                failures.config.to_string(),
                 i64::from(failures.count),
                 failures.kind.reason(),
                 failures.message.as_str(),
@@ -335,19 +343,6 @@ impl TokenStore for PgTokenStore {
 
     async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
         retried("reject", || self.try_reject(key, generation)).await
-    }
-
-    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
-        // One time for each key, for an update from a list takes any of several; in order, lest two of them deadlock.
-        let mut latest = BTreeMap::new();
-        for (key, at) in used {
-            let known = latest.entry(key).or_insert(at);
-            *known = at.max(*known);
-        }
-        let keys: Vec<_> = latest.keys().map(|key| key.as_bytes().to_vec()).collect();
-        let times: Vec<_> = latest.values().map(|at| at.as_millis()).collect();
-        let touch = || self.execute(query!(self, queries::TOUCH, keys.as_slice(), times.as_slice()));
-        retried("touch", touch).await.map(drop)
     }
 
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
@@ -370,6 +365,10 @@ impl TokenStore for PgTokenStore {
             })
         };
         Ok(retried("plant_grant", plant).await? == 1)
+    }
+
+    async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool> {
+        retried("advance_grant", || self.try_advance_grant(&credential, &update)).await
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {

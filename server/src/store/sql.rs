@@ -9,7 +9,7 @@ macro_rules! token_columns {
     () => {
         "key_hash, credential, scopes, audience, resources, generation, min_generation, access_token, token_type, \
          issued_at, expires_at, refresh_at, granted_scopes, attributes, fingerprint, config, failure_count, \
-         failure_kind, failure_message, failed_at, next_attempt_at, last_used_at"
+         failure_kind, failure_message, failed_at, next_attempt_at, failure_config, last_used_at"
     };
 }
 
@@ -33,7 +33,7 @@ pub(super) const COMMIT_TOKEN: &str = "\
         issued_at = excluded.issued_at, expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, \
         granted_scopes = excluded.granted_scopes, attributes = excluded.attributes, \
         fingerprint = excluded.fingerprint, config = excluded.config, failure_count = NULL, failure_kind = NULL, \
-        failure_message = NULL, failed_at = NULL, next_attempt_at = NULL, \
+        failure_message = NULL, failed_at = NULL, next_attempt_at = NULL, failure_config = NULL, \
         last_used_at = CASE WHEN tokens.last_used_at > excluded.last_used_at \
             THEN tokens.last_used_at ELSE excluded.last_used_at END \
     WHERE tokens.generation = excluded.generation - 1";
@@ -43,11 +43,12 @@ pub(super) const IS_STORED: &str = "SELECT 1 FROM tokens WHERE key_hash = $1 AND
 
 pub(super) const RECORD_FAILURE: &str = "\
     INSERT INTO tokens (key_hash, credential, scopes, audience, resources, generation, config, failure_count, \
-        failure_kind, failure_message, failed_at, next_attempt_at, last_used_at) \
-    VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $10) \
-    ON CONFLICT (key_hash) DO UPDATE SET config = excluded.config, failure_count = excluded.failure_count, \
+        failure_kind, failure_message, failed_at, next_attempt_at, failure_config, last_used_at) \
+    VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11, $6, $10) \
+    ON CONFLICT (key_hash) DO UPDATE SET failure_count = excluded.failure_count, \
         failure_kind = excluded.failure_kind, failure_message = excluded.failure_message, \
-        failed_at = excluded.failed_at, next_attempt_at = excluded.next_attempt_at \
+        failed_at = excluded.failed_at, next_attempt_at = excluded.next_attempt_at, \
+        failure_config = excluded.failure_config \
     WHERE tokens.generation <= $12";
 
 pub(super) const REJECT: &str = "\

@@ -148,6 +148,17 @@ impl SqliteTokenStore {
         Ok(committed)
     }
 
+    async fn try_advance_grant(
+        &self,
+        credential: &CredentialName,
+        update: &GrantUpdate,
+    ) -> Result<bool, SqliteStoreError> {
+        let mut tx = self.begin().await?;
+        let replaced = Self::keep_grant(&mut tx, credential, update).await?;
+        tx.commit().await?;
+        Ok(replaced)
+    }
+
     async fn commit_token(tx: &mut SqliteTransaction, commit: &Commit) -> Result<Committed, SqliteStoreError> {
         let Commit { key, token, config, last_used_at, .. } = commit;
         let (hash, selector) = (key.hash(), key.selector());
@@ -180,12 +191,12 @@ impl SqliteTokenStore {
         Ok(if stored { Committed::Stored } else { Committed::Superseded })
     }
 
-    /// Stores a refresh token, come what may: as the grant's, or as a candidate.
+    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
     async fn keep_grant(
         tx: &mut SqliteTransaction,
         credential: &CredentialName,
         update: &GrantUpdate,
-    ) -> Result<(), SqliteStoreError> {
+    ) -> Result<bool, SqliteStoreError> {
         let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
         let secret = update.refresh_token.expose().as_bytes();
         let kept = if update.base_version == 0 {
@@ -194,10 +205,11 @@ impl SqliteTokenStore {
         } else {
             query!(sql::ROTATE_GRANT, name, base, secret, at)
         };
-        if kept.execute(&mut **tx).await?.rows_affected() == 0 {
+        let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
+        if !replaced {
             query!(sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
         }
-        Ok(())
+        Ok(replaced)
     }
 
     async fn append_event(
@@ -226,14 +238,6 @@ impl SqliteTokenStore {
         tx.commit().await?;
         let floor = floor.and_then(|(floor,)| u64::try_from(floor).ok()).unwrap_or(0);
         Ok(Rejected { invalidated, min_generation: Generation::new(floor) })
-    }
-
-    async fn try_touch(&self, used: &[(KeyHash, Timestamp)]) -> Result<(), SqliteStoreError> {
-        let mut tx = self.begin().await?;
-        for (key, at) in used {
-            query!(queries::TOUCH, &key.as_bytes()[..], at.as_millis()).execute(&mut *tx).await?;
-        }
-        Ok(tx.commit().await?)
     }
 
     async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, SqliteStoreError> {
@@ -306,7 +310,7 @@ impl TokenStore for SqliteTokenStore {
     }
 
     async fn record_failure(&self, attempt: FailedAttempt) -> Result<()> {
-        let FailedAttempt { key, base, config, failures } = attempt;
+        let FailedAttempt { key, base, failures } = attempt;
         let (hash, selector) = (key.hash(), key.selector());
         let record = || {
             self.execute(query!(
@@ -316,7 +320,7 @@ impl TokenStore for SqliteTokenStore {
                 json(selector.scopes()),
                 selector.audience.as_deref(),
                 json(selector.resources()),
-                config.to_string(),
+                failures.config.to_string(),
                 i64::from(failures.count),
                 failures.kind.reason(),
                 failures.message.as_str(),
@@ -330,10 +334,6 @@ impl TokenStore for SqliteTokenStore {
 
     async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
         retried("reject", || self.try_reject(key, generation)).await
-    }
-
-    async fn touch(&self, used: Vec<(KeyHash, Timestamp)>) -> Result<()> {
-        retried("touch", || self.try_touch(&used)).await
     }
 
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
@@ -356,6 +356,10 @@ impl TokenStore for SqliteTokenStore {
             })
         };
         Ok(retried("plant_grant", plant).await? == 1)
+    }
+
+    async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool> {
+        retried("advance_grant", || self.try_advance_grant(&credential, &update)).await
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {

@@ -287,19 +287,20 @@ impl Attempt {
         let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);
         let count = before.saturating_add(1);
         let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, count, rng));
-        let next_attempt_at = now.after(delay);
-        let failures =
-            Failures { count, kind: error.kind(), message: error.message().to_owned(), at: now, next_attempt_at };
+        let (next_attempt_at, config) = (now.after(delay), self.credential.config);
+        let failures = Failures {
+            count,
+            kind: error.kind(),
+            message: error.message().to_owned(),
+            at: now,
+            next_attempt_at,
+            config,
+        };
         warn!(
             credential = %self.want.key.credential(), reason = error.kind().reason(), %error,
             failures = count, retry_in_s = delay.as_secs(), "the upstream gave no token"
         );
-        let attempt = FailedAttempt {
-            key: self.want.key.clone(),
-            base: base.generation,
-            config: self.credential.config,
-            failures,
-        };
+        let attempt = FailedAttempt { key: self.want.key.clone(), base: base.generation, failures };
         if let Err(error) = self.parts.store.record_failure(attempt).await {
             debug!(%error, "a failed attempt was not recorded");
         }
@@ -362,9 +363,8 @@ impl Attempt {
     /// Honours the one `next_attempt_at` of the key. A rejection may spend one attempt in spite of it (later reports of
     /// the same token are no rejections any more), and so may an operator.
     fn check_gate(&self, row: Option<&TokenRow>) -> Result<()> {
-        let Some(failures) =
-            row.filter(|row| row.config == self.credential.config).and_then(|row| row.failures.as_ref())
-        else {
+        let failures = row.and_then(|row| row.failures.as_ref());
+        let Some(failures) = failures.filter(|failures| failures.config == self.credential.config) else {
             return Ok(());
         };
         // A person may have mended what only a person can mend, and restarted the broker for it.

@@ -111,7 +111,7 @@ async fn with_the_upstream_down_a_valid_token_is_served_until_it_expires_and_the
 #[tokio::test(start_paused = true)]
 async fn the_upstream_is_never_asked_twice_within_a_second_nor_before_the_next_attempt_is_due() {
     for seed in 0..30 {
-        let world = World::planned(Plan { seed, ..Plan::default() });
+        let world = World::planned(&Plan { seed, ..Plan::default() });
         let mut rng = StdRng::seed_from_u64(seed);
         for _ in 0..300 {
             let failing = rng.random_bool(0.5).then_some(ErrorKind::UpstreamDown);

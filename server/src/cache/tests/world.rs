@@ -162,20 +162,20 @@ impl Default for Plan {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::planned(Plan::default())
+        Self::planned(&Plan::default())
     }
 
     pub(super) fn rotating() -> Self {
-        let world = Self::planned(Plan { rotation: Some(Rotation::Strict), ..Plan::default() });
+        let world = Self::planned(&Plan { rotation: Some(Rotation::Strict), ..Plan::default() });
         *world.upstream.grant.lock().unwrap() = Some("rt-seed".into());
         world
     }
 
-    pub(super) fn planned(plan: Plan) -> Self {
+    pub(super) fn planned(plan: &Plan) -> Self {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
         let store: SharedStore = Arc::new(MemoryTokenStore::new(clock.clone()));
         let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
-        Self::over(store, upstream, clock, &plan)
+        Self::over(store, upstream, clock, plan)
     }
 
     /// Another process over the same store, upstream and time.

@@ -109,7 +109,6 @@ pub(super) async fn what_changes_nothing_appends_no_event(store: SharedStore) {
     reject(&store, &key, 9).await;
     assert_eq!(store.commit(commit(&key, 9)).await, Ok(Committed::Superseded));
     assert_eq!(store.record_failure(failed(&key, 1, 1)).await, Ok(()));
-    assert_eq!(store.touch(vec![(key.hash(), Timestamp::MAX)]).await, Ok(()));
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
     assert_eq!(events(&store).await, before);
 }

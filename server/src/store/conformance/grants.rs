@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use super::samples::*;
 use crate::{
-    store::{Committed, Grant, GrantCandidate, SharedStore},
+    store::{Committed, Grant, GrantCandidate, GrantUpdate, SharedStore},
     types::{Fingerprint, Secret},
 };
 
@@ -185,4 +185,16 @@ pub(super) async fn a_grant_is_lost_only_at_the_version_that_was_tried(store: Sh
     }
     assert_eq!(store.lose_grant(credential("a"), 1, "revoked".into()).await, Ok(true));
     assert_eq!(grant(&store, "a").await, Grant { needs_reauth: Some("revoked".into()), ..before });
+}
+
+pub(super) async fn a_refresh_token_that_comes_alone_is_kept_as_one_that_comes_with_a_token(store: SharedStore) {
+    let name = credential("a");
+    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
+    let update = |base_version, token: &str| GrantUpdate { base_version, refresh_token: token.into(), at: at(1) };
+    assert_eq!(store.advance_grant(name.clone(), update(1, "r2")).await, Ok(true));
+    assert_eq!(store.advance_grant(name.clone(), update(1, "late")).await, Ok(false));
+    let grant = store.load_grant(name.clone()).await.expect("the store works").expect("there is one");
+    assert_eq!((grant.version, grant.refresh_token, grant.previous), (2, "r2".into(), Some("r1".into())));
+    let candidates = store.candidates(name).await.expect("the store works");
+    assert_eq!(candidates.iter().map(|c| c.refresh_token.clone()).collect::<Vec<_>>(), ["late".into()]);
 }

@@ -70,8 +70,9 @@ pub(super) fn failed(key: &TokenKey, base: u64, count: u32) -> FailedAttempt {
         message: "the upstream does not answer".into(),
         at: at(1_700_000_000_789),
         next_attempt_at: at(1_700_000_005_789),
+        config: config(),
     };
-    FailedAttempt { key: key.clone(), base: Generation::new(base), config: config(), failures }
+    FailedAttempt { key: key.clone(), base: Generation::new(base), failures }
 }
 
 pub(super) fn seed(name: &str, refresh_token: &str) -> GrantSeed {

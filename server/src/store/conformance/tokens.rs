@@ -16,8 +16,6 @@ pub(super) async fn an_unknown_key_has_no_row(store: SharedStore) {
     assert_eq!(store.load(key("a").hash()).await, Ok(None));
     assert_eq!(store.scan(None, 10).await, Ok(vec![]));
     assert_eq!(store.rows_of(credential("a"), 10).await, Ok(vec![]));
-    assert_eq!(store.touch(vec![(key("a").hash(), at(1))]).await, Ok(()));
-    assert_eq!(store.load(key("a").hash()).await, Ok(None));
 }
 
 pub(super) async fn a_token_reloads_equal_to_the_byte(store: SharedStore) {
@@ -67,9 +65,9 @@ pub(super) async fn extreme_values_reload_equal(store: SharedStore) {
         message: String::new(),
         at: Timestamp::MIN,
         next_attempt_at: Timestamp::MAX,
+        config: Fingerprint::of_bytes(b"another"),
     };
-    let attempt =
-        FailedAttempt { key: key.clone(), base: Generation::new(1), config: config(), failures: failures.clone() };
+    let attempt = FailedAttempt { key: key.clone(), base: Generation::new(1), failures: failures.clone() };
     assert_eq!(store.record_failure(attempt).await, Ok(()));
     let row = row(&store, &key).await;
     assert_eq!((row.token, row.failures, row.last_used_at), (Some(token), Some(failures), Timestamp::MIN));
@@ -142,7 +140,8 @@ pub(super) async fn a_failure_is_recorded_and_ended_by_a_commit(store: SharedSto
     let key = key("a");
     let other_config = Fingerprint::of_bytes(b"another");
     for count in 1..=2 {
-        let attempt = FailedAttempt { config: other_config, ..failed(&key, 0, count) };
+        let mut attempt = failed(&key, 0, count);
+        attempt.failures.config = other_config;
         assert_eq!(store.record_failure(attempt.clone()).await, Ok(()));
         let row = row(&store, &key).await;
         assert_eq!((row.generation, row.token, row.failures), (Generation::NONE, None, Some(attempt.failures)));
@@ -157,28 +156,30 @@ pub(super) async fn a_late_failure_is_not_recorded(store: SharedStore) {
     let key = key("a");
     commit_up_to(&store, &key, 2).await;
     let before = row(&store, &key).await;
-    let late = FailedAttempt { config: Fingerprint::of_bytes(b"another"), ..failed(&key, 1, 1) };
-    assert_eq!(store.record_failure(late).await, Ok(()));
+    assert_eq!(store.record_failure(failed(&key, 1, 1)).await, Ok(()));
     assert_eq!(row(&store, &key).await, before);
     let failed = failed(&key, 2, 1);
     assert_eq!(store.record_failure(failed.clone()).await, Ok(()));
     assert_eq!(row(&store, &key).await, TokenRow { failures: Some(failed.failures), ..before });
 }
 
-pub(super) async fn use_is_remembered_and_never_goes_back(store: SharedStore) {
-    let (a, b) = (key("a"), key("b"));
-    commit_up_to(&store, &a, 1).await;
-    commit_up_to(&store, &b, 1).await;
-    let (early, late) = (at(1), at(1_800_000_000_000));
-    let unknown = key("c").hash();
-    let used = vec![(a.hash(), late), (unknown, late), (b.hash(), early), (a.hash(), early)];
-    assert_eq!(store.touch(used).await, Ok(()));
-    assert_eq!(row(&store, &a).await.last_used_at, late);
-    assert_eq!(row(&store, &b).await.last_used_at, at(1_700_000_000_000));
-    assert_eq!(store.touch(vec![]).await, Ok(()));
-    let earlier = Commit { last_used_at: early, ..commit(&a, 2) };
+pub(super) async fn a_failure_leaves_the_token_to_the_configuration_that_minted_it(store: SharedStore) {
+    let key = key("a");
+    commit_up_to(&store, &key, 1).await;
+    let mut attempt = failed(&key, 1, 1);
+    attempt.failures.config = Fingerprint::of_bytes(b"another");
+    assert_eq!(store.record_failure(attempt.clone()).await, Ok(()));
+    let row = row(&store, &key).await;
+    assert_eq!((row.config, row.failures), (config(), Some(attempt.failures)));
+}
+
+pub(super) async fn use_never_goes_back(store: SharedStore) {
+    let key = key("a");
+    commit_up_to(&store, &key, 1).await;
+    let late = row(&store, &key).await.last_used_at;
+    let earlier = Commit { last_used_at: at(1), ..commit(&key, 2) };
     assert_eq!(store.commit(earlier).await, Ok(Committed::Stored));
-    assert_eq!(row(&store, &a).await.last_used_at, late);
+    assert_eq!(row(&store, &key).await.last_used_at, late);
 }
 
 pub(super) async fn scanning_by_pages_sees_each_row_once(store: SharedStore) {

@@ -1,4 +1,4 @@
-//! The statements that only Postgres understands: those that read its clock, and those on arrays.
+//! The statements that only Postgres understands: those that read its clock and set its limits.
 
 /// One round trip to begin a transaction with its limits, in milliseconds.
 ///
@@ -38,10 +38,6 @@ pub(super) const RENEW: &str = "\
 pub(super) const LEASE: &str = "\
     SELECT owner, ceil(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS remaining \
     FROM leases WHERE scope = $1";
-
-pub(super) const TOUCH: &str = "\
-    UPDATE tokens SET last_used_at = used.at FROM unnest($1::bytea[], $2::bigint[]) AS used (key_hash, at) \
-    WHERE tokens.key_hash = used.key_hash AND tokens.last_used_at < used.at";
 
 pub(super) const EVENTS: &str = "\
     SELECT id, kind, key_hash, credential, generation, min_generation, \

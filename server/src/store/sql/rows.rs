@@ -83,6 +83,7 @@ pub(in crate::store) struct TokenColumns {
     failure_message: Option<String>,
     failed_at: Option<i64>,
     next_attempt_at: Option<i64>,
+    failure_config: Option<String>,
     last_used_at: i64,
 }
 
@@ -120,6 +121,7 @@ impl TokenColumns {
             message: self.failure_message.take().ok_or(BadRow("failure_message"))?,
             at: timestamp(self.failed_at, "failed_at")?,
             next_attempt_at: timestamp(self.next_attempt_at, "next_attempt_at")?,
+            config: fingerprint(self.failure_config.as_deref().unwrap_or_default(), "failure_config")?,
         }))
     }
 

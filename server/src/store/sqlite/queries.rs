@@ -15,8 +15,6 @@ pub(super) const RENEW: &str = "\
 pub(super) const LEASE: &str = "\
     SELECT owner, expires_at - CAST(unixepoch('subsec') * 1000 AS INTEGER) AS remaining FROM leases WHERE scope = $1";
 
-pub(super) const TOUCH: &str = "UPDATE tokens SET last_used_at = $2 WHERE key_hash = $1 AND last_used_at < $2";
-
 pub(super) const EVENTS: &str = "\
     SELECT id, kind, key_hash, credential, generation, min_generation, at FROM events WHERE id > $1 ORDER BY id LIMIT $2";
 
