@@ -95,6 +95,9 @@ fn resource_problem(resource: &str) -> Option<&'static str> {
     if resource.len() > MAX_URI_LEN {
         return Some("a resource has at most 2048 bytes");
     }
+    if !resource.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some("a resource consists of visible ASCII without spaces");
+    }
     match Url::parse(resource) {
         Ok(url) if url.fragment().is_none() => None,
         Ok(_) => Some("a resource has no fragment"),
@@ -224,12 +227,12 @@ mod tests {
         let bad = v1::TokenSelector {
             scopes: vec!["ok".into(), "a b".into(), String::new()],
             audience: "a\r\nb".into(),
-            resources: vec!["relative".into(), "https://a/#f".into()],
+            resources: vec!["relative".into(), "https://a/#f".into(), "https://a/\0".into()],
             ..message("c")
         };
-        let error = selector(bad).expect_err("five violations");
+        let error = selector(bad).expect_err("six violations");
         let fields: Vec<_> = error.violations().iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["scopes[1]", "scopes[2]", "resources[0]", "resources[1]", "audience"]);
+        assert_eq!(fields, ["scopes[1]", "scopes[2]", "resources[0]", "resources[1]", "resources[2]", "audience"]);
     }
 
     #[test]

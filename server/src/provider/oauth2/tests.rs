@@ -52,7 +52,7 @@ fn each_mistake_with_an_endpoint_has_its_own_message() {
             ("", "exactly one of `issuer` and `token_url` is needed"),
             ("issuer = \"https://a.example\"\ntoken_url = \"https://a.example\"", "exactly one of"),
             ("token_url = \"http://a.example/t\"", "token_url: plain http is allowed to loopback hosts only"),
-            ("token_url = \"https://u:s3cr3t@a.example/t\"", "must not carry a user or a password"),
+            ("token_url = \"https://u:s3cr3t@a.example/t\"", "a URL must not hold a password"),
             ("token_url = \"token\"", "an absolute URL"),
             ("issuer = \"https://a.example/?x\"", "an issuer has neither a query nor a fragment"),
         ],
@@ -81,7 +81,7 @@ fn each_other_mistake_has_its_own_message() {
             ("client_id = \"c\"\nhttp = { ca_file = \"missing.pem\" }", "cannot read the file"),
             ("http = { client_cert_file = \"c\" }", "`client_cert_file` and `client_key_file` go together"),
             ("http = { timeout = \"0s\" }", "http.timeout: expected more than zero"),
-            ("http = { proxy = \"http://u:s3cr3t@proxy\" }", "without a user or a password"),
+            ("http = { proxy = \"http://u:s3cr3t@proxy\" }", "a URL must not hold a password"),
         ],
     );
 }
