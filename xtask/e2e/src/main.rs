@@ -12,9 +12,10 @@ mod stage;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use tokencache_testkit::Postgres;
+use tokio::process::Command;
 
 use crate::{
     broker::Store,
@@ -47,10 +48,23 @@ async fn main() -> ExitCode {
 }
 
 async fn run(places: Places) -> Result<()> {
+    the_configuration_of_the_compose_file_is_valid(&places).await?;
     over("SQLite", &places, Store::Sqlite).await?;
     let postgres = Postgres::start().await?;
     let password = postgres.password().map(str::to_owned);
     over("Postgres", &places, Store::Postgres { url: postgres.new_database().await?, password }).await
+}
+
+/// No engine is needed to find a misspelt key; the containers themselves are not started here.
+async fn the_configuration_of_the_compose_file_is_valid(places: &Places) -> Result<()> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/compose/tokencached.toml");
+    let mut command = Command::new(places.binaries.join("tokencached"));
+    command.args(["check-config", file]);
+    command.envs(["TOKENCACHE_DB_PASSWORD", "CI_SECRET", "SHORT_SECRET"].map(|name| (name, "secret")));
+    let printed = cli::output(command).await?;
+    ensure!(printed.code == 0, "deploy/compose/tokencached.toml: {}\n{}", printed.text, printed.complaint);
+    println!("ok  the configuration of the compose file is valid");
+    Ok(())
 }
 
 /// Plays every scenario over one store; where one fails, the end of the broker's log is shown.
