@@ -75,7 +75,7 @@ impl Shutdown {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                info!(again = stage.is_cancelled(), "told to end");
+                info!("told to end");
                 stage.cancel();
             }
             warn!("told to end a second time: what is not finished is left");
