@@ -28,9 +28,13 @@ pub(super) async fn a_reflection_client_lists_and_calls_the_admin_service(stage:
     let described = curl(stage, PROTOCOLS[0], method, &["--data", r#"{"name": "ci"}"#]).await?;
     let told = stage.seen().into_iter().find(|token| described.contains(token.as_str()));
     ensure!(told.is_none(), "an answer of the admin service carries a token");
-    let state: Value = serde_json::from_str(&described)?;
-    let state = state["credential"]["state"].as_str().unwrap_or_default();
-    ensure!(state == "CREDENTIAL_STATE_VALID", "the state of ci is {state:?}");
+    let described: Value = serde_json::from_str(&described)?;
+    // An earlier scenario asked for a resource that the provider does not know: the worst state is the credential's.
+    let state = described["credential"]["state"].as_str().unwrap_or_default();
+    ensure!(state == "CREDENTIAL_STATE_MISCONFIGURED", "the state of ci is {state:?}");
+    let tokens = described["tokens"].as_array().context("no tokens")?;
+    let plain = tokens.iter().find(|token| token["selector"]["resources"].is_null()).context("no plain token")?;
+    ensure!(plain["state"] == "CREDENTIAL_STATE_VALID", "the state of its token is {}", plain["state"]);
     Ok(format!("by {}: 4 credentials listed, ci is {state}, no token told", PROTOCOLS.join(" and ")))
 }
 
