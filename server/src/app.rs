@@ -16,6 +16,7 @@ use crate::{
         guard::StormGuard,
         history::History,
         hub::Hub,
+        janitor::Janitor,
         memory::Memory,
         refresher::{Orders, Refresher, Schedule, WarmStart},
     },
@@ -217,6 +218,7 @@ impl App {
         workers.start("the health teller", |stop| self.health.run(stop));
         workers.start("the refresher", |stop| Refresher::new(Arc::clone(&self.cache), self.orders).run(stop));
 
+        workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
         if let Some(demo) = self.demo {
             workers.start("the demo upstream", |stop| async move {
                 if let Err(error) = demo.run(stop).await {

@@ -14,6 +14,7 @@ pub mod guard;
 pub mod history;
 pub mod hub;
 pub mod inspect;
+pub mod janitor;
 pub mod memory;
 pub mod refresher;
 mod reject;

@@ -110,8 +110,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Events after `after`, in the order of their ids, at most `limit`.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>>;
 
-    /// Deletes events older than this. Returns how many.
-    async fn prune_events(&self, older_than: Timestamp) -> Result<u64>;
+    /// Deletes what is of no more use: events older than this, and rows that never had a token and whose last attempt
+    /// failed before it. Rows with a token stay, for their generation must not begin anew. Returns how many of both.
+    async fn prune(&self, older_than: Timestamp) -> Result<u64>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<()>;

@@ -37,6 +37,7 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
             a_failure_is_recorded_and_ended_by_a_commit,
             a_late_failure_is_not_recorded,
             a_failure_leaves_the_token_to_the_configuration_that_minted_it,
+            rows_that_never_had_a_token_are_pruned_when_they_are_old,
             use_never_goes_back,
             scanning_by_pages_sees_each_row_once,
             rows_are_found_by_credential,

@@ -143,8 +143,8 @@ impl TokenStore for DetachedTokenStore {
         self.run(move |store| async move { store.events(after, limit).await }).await
     }
 
-    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
-        self.run(move |store| async move { store.prune_events(older_than).await }).await
+    async fn prune(&self, older_than: Timestamp) -> Result<u64> {
+        self.run(move |store| async move { store.prune(older_than).await }).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
-    Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, RotationIntent, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Grant, GrantCandidate, GrantSeed, GrantUpdate,
+    Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, RotationIntent, TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -214,11 +214,13 @@ impl TokenStore for MemoryTokenStore {
         Ok(state.events.range(first..).take(limit as usize).map(|(_, event)| event.clone()).collect())
     }
 
-    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+    async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         let mut state = self.state()?;
-        let before = state.events.len();
+        let before = state.events.len() + state.tokens.len();
         state.events.retain(|_, event| event.at >= older_than);
-        Ok((before - state.events.len()) as u64)
+        let is_used = |failures: &Failures| failures.at >= older_than;
+        state.tokens.retain(|_, row| row.token.is_some() || row.failures.as_ref().is_none_or(is_used));
+        Ok((before - state.events.len() - state.tokens.len()) as u64)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -40,7 +40,7 @@ mod transaction;
 /// How long a migration may take, and the wait for one that another replica runs.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
 
-/// How many events one transaction deletes at most.
+/// How many rows one transaction deletes at most.
 const PRUNE_BATCH: i64 = 5000;
 
 /// The times that `timestamptz` and its arithmetic surely hold: the year 1970 to 9999.
@@ -395,17 +395,19 @@ impl TokenStore for PgTokenStore {
         retried("events", || self.try_events(after, limit)).await
     }
 
-    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+    async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         let before = older_than.as_millis().clamp(TIMES.0, TIMES.1);
         let mut pruned = 0;
-        loop {
-            let batch = || self.execute(query!(self, queries::PRUNE_EVENTS, before, PRUNE_BATCH));
-            let deleted = retried("prune_events", batch).await?;
-            pruned += deleted;
-            if deleted < PRUNE_BATCH.unsigned_abs() {
-                return Ok(pruned);
+        for sql in [queries::PRUNE_EVENTS, sql::PRUNE_ROWS] {
+            loop {
+                let deleted = retried("prune", || self.execute(query!(self, sql, before, PRUNE_BATCH))).await?;
+                pruned += deleted;
+                if deleted < PRUNE_BATCH.unsigned_abs() {
+                    break;
+                }
             }
         }
+        Ok(pruned)
     }
 
     async fn ping(&self) -> Result<()> {

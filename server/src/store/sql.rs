@@ -51,6 +51,11 @@ pub(super) const RECORD_FAILURE: &str = "\
         failure_config = excluded.failure_config \
     WHERE tokens.generation <= $12";
 
+/// A bounded number at a time, so that no transaction is long.
+pub(super) const PRUNE_ROWS: &str = "\
+    DELETE FROM tokens WHERE key_hash IN (SELECT key_hash FROM tokens \
+        WHERE access_token IS NULL AND failed_at < $1 ORDER BY key_hash LIMIT $2)";
+
 pub(super) const REJECT: &str = "\
     UPDATE tokens SET min_generation = $3 WHERE key_hash = $1 AND generation >= $2 AND min_generation <= $2";
 

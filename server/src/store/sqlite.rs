@@ -386,17 +386,19 @@ impl TokenStore for SqliteTokenStore {
         retried("events", || self.try_events(after, limit)).await
     }
 
-    async fn prune_events(&self, older_than: Timestamp) -> Result<u64> {
+    async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         let before = older_than.as_millis();
         let mut pruned = 0;
-        loop {
-            let batch = || self.execute(query!(queries::PRUNE_EVENTS, before, PRUNE_BATCH));
-            let deleted = retried("prune_events", batch).await?;
-            pruned += deleted;
-            if deleted < PRUNE_BATCH.unsigned_abs() {
-                return Ok(pruned);
+        for sql in [queries::PRUNE_EVENTS, sql::PRUNE_ROWS] {
+            loop {
+                let deleted = retried("prune", || self.execute(query!(sql, before, PRUNE_BATCH))).await?;
+                pruned += deleted;
+                if deleted < PRUNE_BATCH.unsigned_abs() {
+                    break;
+                }
             }
         }
+        Ok(pruned)
     }
 
     async fn ping(&self) -> Result<()> {

@@ -133,10 +133,10 @@ pub(super) async fn events_are_paged(store: SharedStore) {
 pub(super) async fn old_events_are_pruned(store: SharedStore) {
     commit_up_to(&store, &key("a"), 3).await;
     let before = events(&store).await;
-    assert_eq!(store.prune_events(Timestamp::MIN).await, Ok(0));
-    assert_eq!(store.prune_events(before[0].at).await, Ok(0), "an event is kept at its own age");
+    assert_eq!(store.prune(Timestamp::MIN).await, Ok(0));
+    assert_eq!(store.prune(before[0].at).await, Ok(0), "an event is kept at its own age");
     assert_eq!(events(&store).await, before);
-    assert_eq!(store.prune_events(Timestamp::MAX).await, Ok(3));
+    assert_eq!(store.prune(Timestamp::MAX).await, Ok(3));
     assert_eq!(events(&store).await, vec![]);
     assert_eq!(store.commit(commit(&key("a"), 4)).await, Ok(Committed::Stored));
     let after = events(&store).await;

@@ -173,6 +173,18 @@ pub(super) async fn a_failure_leaves_the_token_to_the_configuration_that_minted_
     assert_eq!((row.config, row.failures), (config(), Some(attempt.failures)));
 }
 
+pub(super) async fn rows_that_never_had_a_token_are_pruned_when_they_are_old(store: SharedStore) {
+    let (cold, warm) = (key("a"), key("b"));
+    assert_eq!(store.record_failure(failed(&cold, 0, 1)).await, Ok(()));
+    commit_up_to(&store, &warm, 1).await;
+    assert_eq!(store.record_failure(failed(&warm, 1, 1)).await, Ok(()));
+    let failed_at = row(&store, &cold).await.failures.map(|failures| failures.at).expect("it failed");
+    assert_eq!(store.prune(failed_at).await, Ok(0), "a row is kept at its own age");
+    assert_eq!(store.prune(at(failed_at.as_millis() + 1)).await, Ok(1));
+    assert_eq!(store.load(cold.hash()).await, Ok(None));
+    assert_eq!(row(&store, &warm).await.generation, Generation::new(1));
+}
+
 pub(super) async fn use_never_goes_back(store: SharedStore) {
     let key = key("a");
     commit_up_to(&store, &key, 1).await;
