@@ -1,4 +1,4 @@
-//! Replays recorded exchanges with upstreams: one directory per case, see `tests/fixtures/README.md`.
+//! Replays recorded exchanges with upstreams: one directory per case, see `tests/fixtures/exchanges/README.md`.
 
 mod tls;
 
@@ -102,7 +102,7 @@ impl Clock for FixedClock {
 
 #[tokio::test]
 async fn every_recorded_exchange_has_its_expected_outcome() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exchanges");
     let kinds = directories(&root);
     assert_eq!(kinds.iter().filter_map(|kind| kind.file_name()?.to_str()).collect::<Vec<_>>(), ["oauth2", "session"]);
     let cases: Vec<_> = kinds.iter().flat_map(|kind| directories(kind)).collect();

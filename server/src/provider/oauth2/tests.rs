@@ -1,4 +1,4 @@
-//! Tests of the configuration and of discovery; exchanges are in `server/tests/fixtures`.
+//! Tests of the configuration and of discovery; exchanges are in `server/tests/fixtures/exchanges`.
 
 use tokencache_testkit::http::{Reply, ScriptedServer};
 
