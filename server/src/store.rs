@@ -21,6 +21,8 @@ use crate::{
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod detached;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 mod postgres;
 mod registry;

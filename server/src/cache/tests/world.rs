@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,7 @@ use crate::{
         Capabilities, GrantUse, MintFailure, MintRequest, MintResult, Minted, Rotation, SharedProvider, TokenProvider,
     },
     rng::SharedRng,
-    store::{MemoryTokenStore, Rejected, SharedStore},
+    store::{MemoryTokenStore, Rejected, SharedStore, faulty::FaultyTokenStore},
     time::{Clock as _, Timestamp, TokioClock},
     types::{
         Caller, CredentialName, Fingerprint, Generation, Peer, RejectedToken, Rejection, ReplicaId, Secret, Selector,
@@ -48,8 +51,21 @@ pub(super) struct Upstream {
     pub(super) lifetime: Mutex<Duration>,
     pub(super) grant: Mutex<Option<Secret>>,
     rotation: Option<Rotation>,
+    pub(super) revocable: AtomicBool,
+    pub(super) panics: AtomicBool,
     calls: Mutex<Vec<Timestamp>>,
     sent_grants: Mutex<Vec<String>>,
+    revocations: Mutex<Revocations>,
+}
+
+/// The revocations that an upstream was asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Revocations {
+    /// The tokens, in the order of the calls.
+    pub(super) tokens: Vec<String>,
+    /// How many calls were under way at once, at most.
+    pub(super) at_once: usize,
+    under_way: usize,
 }
 
 impl Upstream {
@@ -62,8 +78,11 @@ impl Upstream {
             lifetime: Mutex::new(Duration::from_secs(3600)),
             grant: Mutex::default(),
             rotation,
+            revocable: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             calls: Mutex::default(),
             sent_grants: Mutex::default(),
+            revocations: Mutex::default(),
         }
     }
 
@@ -83,6 +102,10 @@ impl Upstream {
 
     pub(super) fn call_times(&self) -> Vec<Timestamp> {
         self.calls.lock().unwrap().clone()
+    }
+
+    pub(super) fn revocations(&self) -> Revocations {
+        self.revocations.lock().unwrap().clone()
     }
 
     pub(super) fn sent_grants(&self) -> Vec<String> {
@@ -109,7 +132,10 @@ impl TokenProvider for Upstream {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { grant: self.rotation.map_or(GrantUse::None, GrantUse::Refresh), revocable: false }
+        Capabilities {
+            grant: self.rotation.map_or(GrantUse::None, GrantUse::Refresh),
+            revocable: self.revocable.load(Ordering::SeqCst),
+        }
     }
 
     async fn mint(&self, request: MintRequest) -> MintResult {
@@ -123,6 +149,7 @@ impl TokenProvider for Upstream {
         let planned = self.script.lock().unwrap().pop_front();
         let (delay, lifetime) = (*self.delay.lock().unwrap(), *self.lifetime.lock().unwrap());
         sleep(delay).await;
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         if let Some(answer) = planned {
             return answer;
         }
@@ -135,6 +162,19 @@ impl TokenProvider for Upstream {
 
     async fn configured_grant(&self) -> Result<Option<Secret>> {
         Ok(self.grant.lock().unwrap().clone())
+    }
+
+    async fn revoke(&self, token: Secret) -> Result<()> {
+        {
+            let mut revocations = self.revocations.lock().unwrap();
+            revocations.tokens.push(token.expose().clone());
+            revocations.under_way += 1;
+            revocations.at_once = revocations.at_once.max(revocations.under_way);
+        }
+        let delay = *self.delay.lock().unwrap();
+        sleep(delay).await;
+        self.revocations.lock().unwrap().under_way -= 1;
+        Ok(())
     }
 }
 
@@ -152,11 +192,12 @@ pub(super) struct Plan {
     pub(super) rotation: Option<Rotation>,
     pub(super) config: &'static str,
     pub(super) seed: u64,
+    pub(super) idle_window: Option<Duration>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { rotation: None, config: "config-1", seed: 1 }
+        Self { rotation: None, config: "config-1", seed: 1, idle_window: None }
     }
 }
 
@@ -184,6 +225,21 @@ impl World {
         Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), Arc::clone(&self.clock), plan)
     }
 
+    /// A world whose store can be told to fail.
+    pub(super) fn with_faulty_store(plan: &Plan) -> (Self, Arc<FaultyTokenStore>) {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+        let store = Arc::new(FaultyTokenStore::new(Arc::new(MemoryTokenStore::new(clock.clone()))));
+        let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
+        (Self::over(store.clone(), upstream, clock, plan), store)
+    }
+
+    /// Another process over the same store and upstream, on a machine whose clock has been set back.
+    pub(super) fn restarted_earlier(&self, by: Duration, plan: &Plan) -> Self {
+        self.stop.cancel();
+        let clock = Arc::new(TokioClock::starting_at(self.clock.now().before(by)));
+        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), clock, plan)
+    }
+
     fn over(store: SharedStore, upstream: Arc<Upstream>, clock: Arc<TokioClock>, plan: &Plan) -> Self {
         let (schedule, orders) = Schedule::new();
         let parts = Parts {
@@ -204,7 +260,7 @@ impl World {
             name: name("c"),
             provider,
             defaults: AskDefaults::default(),
-            refresh: RefreshRules::default(),
+            refresh: RefreshRules { idle_window: plan.idle_window, ..RefreshRules::default() },
             reject_on: RejectOn::default(),
             when_degraded: WhenDegraded::default(),
             timeout: Duration::from_secs(10),

@@ -1,0 +1,99 @@
+//! A store that is slow or down when a test says so.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+
+use super::{
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder, Lease,
+    LeaseOwner, LeaseScope, Rejected, RotationIntent, SharedStore, TokenRow, TokenStore,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    time::Timestamp,
+    types::{CredentialName, Generation, KeyHash},
+};
+
+/// Another store, with faults.
+#[derive(Debug)]
+pub(crate) struct FaultyTokenStore {
+    inner: SharedStore,
+    faults: Mutex<Faults>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    down: bool,
+    delay: Duration,
+}
+
+impl FaultyTokenStore {
+    /// Without faults so far.
+    pub(crate) fn new(inner: SharedStore) -> Self {
+        Self { inner, faults: Mutex::default() }
+    }
+
+    /// Every operation fails from now on, or none.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).down = down;
+    }
+
+    /// Every operation takes this long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).delay = delay;
+    }
+
+    async fn pass(&self) -> Result<()> {
+        let faults = *self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        sleep(faults.delay).await;
+        if faults.down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
+    }
+}
+
+macro_rules! with_faults {
+    ($(fn $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl TokenStore for FaultyTokenStore {
+            fn kind(&self) -> &'static str {
+                self.inner.kind()
+            }
+
+            async fn close(&self) {
+                self.inner.close().await;
+            }
+
+            $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+                self.pass().await?;
+                self.inner.$name($($argument),*).await
+            })*
+        }
+    };
+}
+
+with_faults! {
+    fn prepare() -> ();
+    fn load(key: KeyHash) -> Option<TokenRow>;
+    fn scan(after: Option<KeyHash>, limit: u32) -> Vec<TokenRow>;
+    fn rows_of(credential: CredentialName, limit: u32) -> Vec<TokenRow>;
+    fn acquire(scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Claim;
+    fn renew(lease: Lease, ttl: Duration) -> bool;
+    fn release(lease: Lease) -> ();
+    fn holder(scope: LeaseScope) -> Option<Holder>;
+    fn commit(commit: Commit) -> Committed;
+    fn record_failure(attempt: FailedAttempt) -> ();
+    fn reject(key: KeyHash, generation: Generation) -> Rejected;
+    fn candidates(credential: CredentialName) -> Vec<GrantCandidate>;
+    fn load_grant(credential: CredentialName) -> Option<Grant>;
+    fn plant_grant(seed: GrantSeed, expected: u64) -> bool;
+    fn advance_grant(credential: CredentialName, update: GrantUpdate) -> bool;
+    fn begin_rotation(intent: RotationIntent) -> bool;
+    fn abandon_rotation(intent: RotationIntent) -> ();
+    fn lose_grant(credential: CredentialName, version: u64, reason: String) -> bool;
+    fn events(after: u64, limit: u32) -> Vec<Event>;
+    fn prune_events(older_than: Timestamp) -> u64;
+    fn ping() -> ();
+}
