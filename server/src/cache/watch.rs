@@ -1,6 +1,6 @@
 //! Watching a token: the current one, then every change.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 
@@ -54,14 +54,14 @@ impl TokenCache {
 
 impl Watcher {
     async fn next(&mut self) -> Option<Change> {
-        if !self.begun {
-            self.begun = true;
-            return Some(self.current().await);
-        }
         loop {
-            let change = match self.changes.next().await? {
-                Heard::Change(change) => change,
-                Heard::Missed => self.current().await,
+            let change = if mem::replace(&mut self.begun, true) {
+                match self.changes.next().await? {
+                    Heard::Change(change) => change,
+                    Heard::Missed => self.current().await,
+                }
+            } else {
+                self.current().await
             };
             if self.is_news(&change) {
                 return Some(change);
@@ -69,12 +69,9 @@ impl Watcher {
         }
     }
 
-    async fn current(&mut self) -> Change {
+    async fn current(&self) -> Change {
         match self.cache.current(&self.credential, &self.key, Need::default(), None).await {
-            Ok(entry) => {
-                self.told = entry.token.generation;
-                Change::Token(entry)
-            }
+            Ok(entry) => Change::Token(entry),
             Err(error) => Change::Unavailable(error),
         }
     }

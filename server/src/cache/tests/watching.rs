@@ -3,10 +3,10 @@
 use std::{pin::pin, time::Duration};
 
 use futures::StreamExt as _;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::world::World;
-use crate::{cache::hub::Change, error::ErrorKind, types::Generation};
+use super::world::{World, allowed, selector};
+use crate::{cache::hub::Change, error::ErrorKind, policy::RefreshRequest, types::Generation};
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_is_given_the_current_token_and_then_every_change() {
@@ -57,4 +57,16 @@ async fn nothing_remains_of_a_watch_that_ended() {
     let calls = world.upstream.calls();
     sleep(Duration::from_secs(24 * 3600)).await;
     assert!(world.upstream.calls() <= calls + 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_was_too_slow_is_given_the_current_token() {
+    let world = World::new();
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Token(_))));
+    for _ in 0..100 {
+        world.cache.refresh(&allowed(RefreshRequest(selector(&[])))).await.expect("a new token");
+    }
+    let change = timeout(Duration::from_secs(1), changes.next()).await.expect("it is told at once");
+    assert!(matches!(&change, Some(Change::Token(e)) if e.token.generation.get() == 101), "{change:?}");
 }
