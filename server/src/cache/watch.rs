@@ -79,7 +79,9 @@ impl Watcher {
     fn is_news(&mut self, change: &Change) -> bool {
         match change {
             Change::Token(entry) => {
-                let news = entry.token.generation > self.told && self.is_valid(entry);
+                // A load that raced a rejection may tell of the rejected token after it.
+                let live = entry.token.generation >= self.floor && self.is_valid(entry);
+                let news = entry.token.generation > self.told && live;
                 self.told = self.told.max(entry.token.generation);
                 news
             }

@@ -70,3 +70,18 @@ async fn a_watcher_that_was_too_slow_is_given_the_current_token() {
     let change = timeout(Duration::from_secs(1), changes.next()).await.expect("it is told at once");
     assert!(matches!(&change, Some(Change::Token(e)) if e.token.generation.get() == 101), "{change:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_never_given_a_token_that_it_was_told_is_rejected() {
+    let world = World::new();
+    let rejected = World::new().get().await.expect("a token");
+    world.upstream.fail(Some(ErrorKind::UpstreamDown));
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Unavailable(_))));
+    // A load that found the token in the store tells of it later than the rejection, which it raced.
+    world.cache.parts.hub.invalidated(&world.key().hash(), Generation::new(2));
+    world.cache.parts.hub.token(&rejected);
+    let told: Vec<_> = changes.take(3).collect().await;
+    assert!(told.iter().any(|change| matches!(change, Change::Invalidated(_))), "{told:?}");
+    assert!(told.iter().all(|change| !matches!(change, Change::Token(_))), "{told:?}");
+}
