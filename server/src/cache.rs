@@ -18,6 +18,7 @@ pub mod janitor;
 pub mod memory;
 pub mod refresher;
 mod reject;
+pub mod turns;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,7 @@ use self::{
     hub::Hub,
     memory::{Entry, Memory},
     refresher::Schedule,
+    turns::Turns,
 };
 use crate::{
     credential::{Catalog, Credential},
@@ -70,6 +72,8 @@ pub struct Parts {
     pub history: History,
     /// Which keys are in a storm of rejections.
     pub guard: StormGuard,
+    /// Whose turn it is at the grants that rotate.
+    pub turns: Turns,
     /// What is counted.
     pub metrics: Metrics,
     /// What time it is.

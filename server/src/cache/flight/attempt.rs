@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::grant::{self, Spent};
@@ -15,6 +15,7 @@ use crate::{
         entry::{self, Freshness, MIN_SPACING, freshness},
         history::AttemptRecord,
         memory::{Entry, Refusal},
+        turns::Turn,
     },
     credential::Credential,
     error::{Error, ErrorKind, Result},
@@ -122,8 +123,8 @@ impl Attempt {
             return Ok(entry);
         }
         self.check_gate(row.as_ref())?;
-        let lease = match self.claim().await? {
-            Claimed::Lease(lease) => lease,
+        let (lease, _turn) = match self.claim().await? {
+            Claimed::Lease(lease, turn) => (lease, turn),
             Claimed::Overtaken(entry) => return Ok(entry),
         };
         // Never aborted because a renewal failed: the commit is fenced on the generation, not on the lease.
@@ -387,25 +388,25 @@ impl Attempt {
     }
 
     async fn claim(&self) -> Result<Claimed> {
-        let scope = match self.credential.provider.capabilities().grant {
-            GrantUse::None | GrantUse::Refresh(Rotation::None) => LeaseScope::Token(self.want.key.hash()),
+        let begun = Instant::now();
+        let (scope, turn) = match self.credential.provider.capabilities().grant {
+            GrantUse::None | GrantUse::Refresh(Rotation::None) => (LeaseScope::Token(self.want.key.hash()), None),
             GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict) => {
-                LeaseScope::Grant(self.want.key.credential().clone())
+                let name = self.want.key.credential();
+                let turn = timeout(LEASE_PATIENCE, self.parts.turns.take(name)).await.map_err(|_| self.give_up())?;
+                (LeaseScope::Grant(name.clone()), Some(turn))
             }
         };
         let nonce = self.parts.rng.with(rand::Rng::next_u64);
         let owner = LeaseOwner { replica: self.parts.replica.clone(), nonce };
-        let begun = Instant::now();
         loop {
             let claim = self.parts.store.acquire(scope.clone(), owner.clone(), LEASE_TTL).await;
             let holder = match claim.map_err(|error| self.pause_for_store(error))? {
-                Claim::Granted(lease) => return Ok(Claimed::Lease(lease)),
+                Claim::Granted(lease) => return Ok(Claimed::Lease(lease, turn)),
                 Claim::Held(holder) => holder,
             };
             if begun.elapsed() > LEASE_PATIENCE {
-                let message = "another flight of the broker holds the right to ask the upstream for too long";
-                return Err(self
-                    .refuse(Error::new(ErrorKind::UpstreamSlow, message), self.parts.clock.now().after(MIN_SPACING)));
+                return Err(self.give_up());
             }
             sleep(holder.remaining.clamp(Duration::from_millis(10), LEASE_POLL)).await;
             let row = self.load().await?;
@@ -413,6 +414,12 @@ impl Attempt {
                 return Ok(Claimed::Overtaken(entry));
             }
         }
+    }
+
+    /// Ends the wait for another flight.
+    fn give_up(&self) -> Error {
+        let message = "another flight of the broker holds the right to ask the upstream for too long";
+        self.refuse(Error::new(ErrorKind::UpstreamSlow, message), self.parts.clock.now().after(MIN_SPACING))
     }
 
     async fn keep_renewing(&self, lease: &Lease) {
@@ -442,8 +449,8 @@ impl Attempt {
 
 /// The outcome of a claim.
 enum Claimed {
-    /// The lease is ours.
-    Lease(Lease),
+    /// The lease is ours, and where the grant rotates the turn on this replica.
+    Lease(Lease, Option<Turn>),
     /// Whoever held it has brought a token that will do.
     Overtaken(Arc<Entry>),
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::world::{World, name};
+use super::world::{Plan, World, name, selector};
 use crate::{
     error::{Error, ErrorKind},
-    provider::MintFailure,
+    provider::{MintFailure, Rotation},
     store::RotationIntent,
     types::{Generation, Secret},
 };
@@ -123,11 +123,30 @@ async fn keys_that_share_a_rotating_grant_never_use_it_at_once() {
     let world = World::rotating();
     *world.upstream.delay.lock().unwrap() = Duration::from_millis(300);
     let keys: Vec<String> = (0..10).map(|i| format!("s{i}")).collect();
-    let all = keys.iter().map(|scope| world.get_with(|request| request.selector = super::world::selector(&[scope])));
+    let all = keys.iter().map(|scope| world.get_with(|request| request.selector = selector(&[scope])));
     assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
     let sent = world.upstream.sent_grants();
     let mut unique = sent.clone();
     unique.sort();
     unique.dedup();
     assert_eq!((sent.len(), unique.len()), (10, 10), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_new_refresh_token_waits_to_be_stored_the_old_one_is_not_sent_for_another_key() {
+    let (world, store) = World::with_faulty_store(&Plan { rotation: Some(Rotation::Strict), ..Plan::default() });
+    *world.upstream.grant.lock().unwrap() = Some("rt-seed".into());
+    *world.upstream.delay.lock().unwrap() = Duration::from_secs(1);
+    let scope = |scope: &'static str| world.get_with(move |request| request.selector = selector(&[scope]));
+    let (first, second) = tokio::join!(scope("a"), async {
+        sleep(Duration::from_millis(500)).await;
+        // Down when the answer comes, and for longer than the lease and the call can last.
+        store.set_down(true);
+        sleep(Duration::from_secs(23)).await;
+        store.set_down(false);
+        scope("b").await
+    });
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert_eq!(world.upstream.sent_grants(), ["rt-seed", "rt-1"]);
+    assert_eq!(stored(&world).await.refresh_token, Secret::from("rt-2"));
 }
