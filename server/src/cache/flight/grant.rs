@@ -41,6 +41,7 @@ pub(super) struct Spent {
 /// Finds the grant to send and journals that it will be sent.
 pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spent> {
     let (store, name) = (&attempt.parts.store, &attempt.credential.name);
+    let mut waited_for = None;
     for _ in 0..MAX_ROUNDS {
         let stored = store.load_grant(name.clone()).await?;
         let Some(grant) = adopt_configured(attempt, stored).await? else { continue };
@@ -49,11 +50,11 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spe
         }
         let in_doubt = grant.intent.is_some();
         if let (Some(intent), Rotation::Strict) = (&grant.intent, rotation) {
-            // The holder before us may still be waiting for its answer; a second call now would end the family.
-            let over = intent.at.after(attempt.credential.timeout).after(CALL_ROOM);
-            let now = attempt.parts.clock.now();
-            if now < over {
-                sleep(over.since(now)).await;
+            // Once: the time of the intent may be that of a clock set back since.
+            let rest = rest_of_call(attempt, intent);
+            if !rest.is_zero() && waited_for.as_ref() != Some(intent) {
+                waited_for = Some(intent.clone());
+                sleep(rest).await;
                 continue;
             }
         }
@@ -69,6 +70,13 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spe
         }
     }
     Err(Error::new(ErrorKind::StoreDown, "the grant changes faster than it can be used"))
+}
+
+/// How long the call of an intent may still last: its holder may be waiting for the answer, and a second call now would
+/// end the family.
+fn rest_of_call(attempt: &Attempt, intent: &RotationIntent) -> Duration {
+    let longest = attempt.credential.timeout.saturating_add(CALL_ROOM);
+    intent.at.after(longest).since(attempt.parts.clock.now()).min(longest)
 }
 
 /// Adopts the configured refresh token where there is none in the store, or where a person has replaced it since.
