@@ -113,6 +113,14 @@ pub fn retry_delay(error: &Error, count: u32, rng: &mut impl Rng) -> Duration {
     }
 }
 
+/// Whether the next attempt is yet to wait for its time. One further away than any failure puts it was noted by a clock
+/// that has been set back since, and means nothing.
+#[must_use]
+pub fn is_too_early(next_attempt_at: Timestamp, now: Timestamp) -> bool {
+    let wait = next_attempt_at.since(now);
+    !wait.is_zero() && wait <= *RETRY_AFTER.end()
+}
+
 /// Uniform between zero and `max`, both included, in milliseconds.
 pub fn up_to(max: Duration, rng: &mut impl Rng) -> Duration {
     let max = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);

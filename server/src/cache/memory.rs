@@ -16,6 +16,7 @@ use std::{
 
 use moka::ops::compute::Op;
 
+use super::entry::is_too_early;
 use crate::{
     error::Error,
     time::Timestamp,
@@ -151,7 +152,7 @@ impl Memory {
     /// Why the key's last attempt failed, if it is too early for the next one.
     #[must_use]
     pub fn refusal(&self, key: &KeyHash, now: Timestamp) -> Option<Arc<Refusal>> {
-        self.refusals.get(key).filter(|refusal| now < refusal.next_attempt_at)
+        self.refusals.get(key).filter(|refusal| is_too_early(refusal.next_attempt_at, now))
     }
 
     /// Notes a failed attempt.

@@ -371,7 +371,7 @@ impl Attempt {
         // A person may have mended what only a person can mend, and restarted the broker for it.
         let stale = failures.kind.is_permanent() && failures.at < self.parts.started_at;
         let exempt = matches!(self.want.why, Why::Rejection | Why::Operator);
-        if exempt || stale || self.parts.clock.now() >= failures.next_attempt_at {
+        if exempt || stale || !entry::is_too_early(failures.next_attempt_at, self.parts.clock.now()) {
             return Ok(());
         }
         Err(self.refuse(Error::new(failures.kind, failures.message.clone()), failures.next_attempt_at))

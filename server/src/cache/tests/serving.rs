@@ -306,3 +306,13 @@ async fn what_is_misconfigured_is_asked_again_slowly_and_at_once_after_a_restart
     let restarted = world.restarted(&Plan::default());
     assert!(restarted.get().await.is_ok(), "a person has mended it and restarted");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_a_clock_that_was_set_back_keeps_nobody_waiting() {
+    let world = World::new();
+    world.upstream.fail(Some(ErrorKind::UpstreamDown));
+    assert!(world.get().await.is_err());
+    world.upstream.fail(None);
+    let restarted = world.restarted_earlier(24 * 60 * MINUTE, &Plan::default());
+    assert!(restarted.get().await.is_ok());
+}
