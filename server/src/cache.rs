@@ -207,7 +207,9 @@ impl TokenCache {
                         self.refresh_once(credential, entry);
                         return Ok(Arc::clone(entry));
                     }
-                    Freshness::Urgent | Freshness::Expired => check_lifetime(entry, need)?,
+                    Freshness::Urgent => check_lifetime(entry, need)?,
+                    // How long it lasted says nothing of the next one.
+                    Freshness::Expired => {}
                 }
             }
             self.parts.metrics.misses.inc();

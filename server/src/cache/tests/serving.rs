@@ -316,3 +316,14 @@ async fn a_failure_of_a_clock_that_was_set_back_keeps_nobody_waiting() {
     let restarted = world.restarted_earlier(24 * 60 * MINUTE, &Plan::default());
     assert!(restarted.get().await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_says_nothing_of_how_long_the_next_one_lasts() {
+    let world = World::new();
+    *world.upstream.lifetime.lock().unwrap() = MINUTE;
+    world.get().await.expect("a short-lived token");
+    sleep(180 * MINUTE).await;
+    *world.upstream.lifetime.lock().unwrap() = 10 * MINUTE;
+    let entry = world.get_with(|request| request.min_validity = 2 * MINUTE).await.expect("a long-lived one");
+    assert_eq!(entry.token.lifetime(), 10 * MINUTE - Duration::from_millis(50));
+}
