@@ -113,6 +113,13 @@ pub fn retry_delay(error: &Error, count: u32, rng: &mut impl Rng) -> Duration {
     }
 }
 
+/// How long to wait where the upstream has returned the token that there is already, with `left` of it: ever shorter, for
+/// a new one may come at any time before its end, and at last until its end, when it is taken again.
+#[must_use]
+pub fn repeat_delay(left: Duration) -> Duration {
+    if left < 2 * BACKOFF_BASE { left } else { left / 2 }
+}
+
 /// Whether the next attempt is yet to wait for its time. One further away than any failure puts it was noted by a clock
 /// that has been set back since, and means nothing.
 #[must_use]

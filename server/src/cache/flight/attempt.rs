@@ -234,16 +234,7 @@ impl Attempt {
             return Err(Error::new(ErrorKind::UpstreamDown, "the upstream returned a token that has already expired"));
         }
         let fingerprint = Fingerprint::of(&minted.access_token);
-        let previous = base.row.as_ref().and_then(|row| Some((row, row.token.as_ref()?)));
-        if let Some((row, previous)) = previous
-            && previous.fingerprint == fingerprint
-            && row.config == self.credential.config
-            // One that has run out by our reckoning alone may be taken again, or an upstream that extends its tokens
-            // would be lost for good.
-            && (now < previous.expires_at || previous.generation < row.min_generation)
-        {
-            return Err(Error::new(ErrorKind::UpstreamDown, "the upstream returned the same token again"));
-        }
+        self.check_repeat(base, fingerprint, now)?;
         let window = self.credential.refresh.window;
         let refresh_at = self.parts.rng.with(|rng| entry::refresh_at(now, expires_at, window, rng));
         let mut scopes = minted.scopes.unwrap_or_else(|| self.want.key.selector().scopes().to_vec());
@@ -259,6 +250,20 @@ impl Attempt {
             fingerprint,
             attributes: minted.attributes,
         })
+    }
+
+    /// Refuses the token that there is already, as long as it is valid or if it was rejected.
+    fn check_repeat(&self, base: &Base, fingerprint: Fingerprint, now: Timestamp) -> Result<()> {
+        let Some(row) = base.row.as_ref().filter(|row| row.config == self.credential.config) else { return Ok(()) };
+        let Some(previous) = row.token.as_ref().filter(|token| token.fingerprint == fingerprint) else { return Ok(()) };
+        let error = Error::new(ErrorKind::UpstreamDown, "the upstream returned the same token again");
+        if previous.generation < row.min_generation {
+            return Err(error);
+        }
+        // One that has run out by our reckoning alone may be taken again, or an upstream that extends its tokens would
+        // be lost for good.
+        let left = previous.expires_at.since(now);
+        if left.is_zero() { Ok(()) } else { Err(error.with_retry_after(entry::repeat_delay(left))) }
     }
 
     /// Commits, and never gives up: what the upstream has given away exists nowhere else.

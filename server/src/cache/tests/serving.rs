@@ -327,3 +327,18 @@ async fn a_token_that_has_expired_says_nothing_of_how_long_the_next_one_lasts() 
     let entry = world.get_with(|request| request.min_validity = 2 * MINUTE).await.expect("a long-lived one");
     assert_eq!(entry.token.lifetime(), 10 * MINUTE - Duration::from_millis(50));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_repeats_its_token_until_it_expires_leaves_no_gap() {
+    let world = World::new();
+    for _ in 0..1000 {
+        world.upstream.then(Ok(minted("at-same", 60 * MINUTE)));
+    }
+    for second in 0..(5 * 60 * 60) {
+        if let Err(error) = world.get().await {
+            panic!("after {second} s: {error}");
+        }
+        sleep(SECOND).await;
+    }
+    assert!(world.upstream.calls() < 100, "{}", world.upstream.calls());
+}
