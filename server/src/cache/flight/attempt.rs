@@ -3,8 +3,9 @@
 //! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
 //! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -165,7 +166,10 @@ impl Attempt {
         let sent_at = self.parts.clock.now();
         let grant = spent.as_ref().map(|spent| spent.secret.clone());
         let request = MintRequest { key: self.want.key.clone(), grant };
-        match self.credential.provider.mint(request).await {
+        // A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
+        let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
+        let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
+        match call.await.unwrap_or_else(panicked) {
             Ok(minted) => self.settle(base, minted, spent, sent_at).await,
             Err(failure) => Err(self.unsettle(failure, spent).await),
         }

@@ -1,6 +1,9 @@
 //! Misses, hits, refresh ahead, failures.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -341,4 +344,18 @@ async fn an_upstream_that_repeats_its_token_until_it_expires_leaves_no_gap() {
         sleep(SECOND).await;
     }
     assert!(world.upstream.calls() < 100, "{}", world.upstream.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_ends_neither_the_refreshing_of_its_tokens_nor_the_backoff() {
+    let world = World::new();
+    *world.upstream.lifetime.lock().unwrap() = MINUTE;
+    world.get().await.expect("a token");
+    world.upstream.panics.store(true, Ordering::SeqCst);
+    sleep(40 * SECOND).await;
+    let calls = world.upstream.calls();
+    assert!((2..=8).contains(&calls), "{calls}");
+    world.upstream.panics.store(false, Ordering::SeqCst);
+    sleep(MINUTE).await;
+    assert!(world.cache.parts.memory.get(&world.key().hash()).is_some_and(|e| e.token.generation > Generation::new(1)));
 }
