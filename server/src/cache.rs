@@ -291,6 +291,13 @@ impl TokenCache {
         lately || self.parts.hub.watchers(&key.hash()) > 0
     }
 
+    /// Leaves a key to the next call for it.
+    fn let_rest(&self, key: &TokenKey) {
+        if let Some(entry) = self.parts.memory.get(&key.hash()) {
+            entry.forget_refresh();
+        }
+    }
+
     fn idle_window_of(&self, key: &TokenKey) -> Option<Duration> {
         self.catalog.get(key.credential()).and_then(|credential| credential.refresh.idle_window)
     }

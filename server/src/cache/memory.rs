@@ -63,9 +63,14 @@ impl Entry {
         Timestamp::from_millis(self.last_used.load(Ordering::Relaxed))
     }
 
-    /// True for the first caller alone: the one hit that starts the background refresh.
+    /// True for the first caller alone, until [`Entry::forget_refresh`]: the one hit that starts the background refresh.
     pub fn request_refresh(&self) -> bool {
         !self.refresh_requested.load(Ordering::Relaxed) && !self.refresh_requested.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lets a later hit start the refresh again.
+    pub fn forget_refresh(&self) {
+        self.refresh_requested.store(false, Ordering::Relaxed);
     }
 }
 

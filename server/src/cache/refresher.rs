@@ -124,6 +124,7 @@ impl Refresher {
         if self.cache.is_in_use(&key, now) {
             self.cache.refresh_ahead(key);
         } else {
+            self.cache.let_rest(&key);
             debug!(credential = %key.credential(), "not refreshed ahead: nobody asks for it");
         }
     }

@@ -359,3 +359,17 @@ async fn a_provider_that_panics_ends_neither_the_refreshing_of_its_tokens_nor_th
     sleep(MINUTE).await;
     assert!(world.cache.parts.memory.get(&world.key().hash()).is_some_and(|e| e.token.generation > Generation::new(1)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_puts_a_key_back_that_fell_off_the_schedule_after_a_failure() {
+    let world = World::planned(&Plan { idle_window: Some(MINUTE), ..Plan::default() });
+    let first = world.get().await.expect("a token");
+    advance(first.token.refresh_at.since(world.clock.now())).await;
+    world.upstream.fail(Some(ErrorKind::UpstreamDown));
+    world.get().await.expect("it is still valid");
+    sleep(6 * MINUTE).await;
+    world.upstream.fail(None);
+    world.get().await.expect("it is still valid");
+    sleep(SECOND).await;
+    assert_eq!(world.get().await.expect("a token").token.generation, Generation::new(2));
+}
