@@ -22,6 +22,9 @@ use crate::{
 /// How long a caller waits for an operation.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long it waits for the schema, which may have to be rewritten: longer than a back end itself allows for that.
+const PREPARE_LIMIT: Duration = Duration::from_secs(150);
+
 /// Runs each operation of another store in a task of its own, and waits for it for a limited time.
 ///
 /// An operation that takes longer fails with `StoreDown` for its caller and goes on; one that panics is a `Bug`.
@@ -34,7 +37,7 @@ pub struct DetachedTokenStore {
 }
 
 impl DetachedTokenStore {
-    /// Callers wait 10 s for an operation of `inner`.
+    /// Callers wait 10 s for an operation of `inner`, and longer for its schema.
     #[must_use]
     pub fn new(inner: SharedStore) -> Self {
         Self::with_limit(inner, LIMIT)
@@ -51,8 +54,16 @@ impl DetachedTokenStore {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        self.run_within(self.limit, operation).await
+    }
+
+    async fn run_within<T, F>(&self, limit: Duration, operation: impl FnOnce(SharedStore) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let task = self.tasks.spawn(operation(Arc::clone(&self.inner)).in_current_span());
-        match tokio::time::timeout(self.limit, task).await {
+        match tokio::time::timeout(limit, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) if error.is_panic() => Err(Error::bug("an operation of the store panicked")),
             Ok(Err(_)) => Err(Error::new(ErrorKind::StoreDown, "the store is shut down")),
@@ -68,7 +79,7 @@ impl TokenStore for DetachedTokenStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.run(|store| async move { store.prepare().await }).await
+        self.run_within(PREPARE_LIMIT, |store| async move { store.prepare().await }).await
     }
 
     async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
@@ -165,7 +176,10 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::{store::MemoryTokenStore, time::SystemClock};
+    use crate::{
+        store::{MemoryTokenStore, faulty::FaultyTokenStore},
+        time::SystemClock,
+    };
 
     fn detached(limit: Duration) -> Arc<DetachedTokenStore> {
         let memory = Arc::new(MemoryTokenStore::new(Arc::new(SystemClock)));
@@ -256,6 +270,16 @@ mod tests {
         let answer = store.run(|_| gate.clone().pass()).await;
         assert_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
         store.close().await;
+        assert_eq!(store.ping().await.map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_migration_may_take_longer_than_other_operations() {
+        let memory = Arc::new(MemoryTokenStore::new(Arc::new(SystemClock)));
+        let slow = Arc::new(FaultyTokenStore::new(memory));
+        slow.set_delay(Duration::from_secs(60));
+        let store = DetachedTokenStore::new(slow);
+        assert_eq!(store.prepare().await, Ok(()));
         assert_eq!(store.ping().await.map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
     }
 }
