@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt as _, future};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::{info, warn};
 
 use super::{
@@ -14,11 +17,15 @@ use crate::{
     error::{ErrorKind, Result},
     policy::{Authorized, CredentialRequest},
     store::{Rejected, TokenRow},
+    time::Timestamp,
     types::{Generation, RejectedToken, Rejection, TokenKey},
 };
 
 /// The most tokens of one credential that one call invalidates.
 const MAX_ROWS: u32 = 100_000;
+
+/// How many of them the upstream is told of at once.
+const REVOKED_AT_ONCE: usize = 8;
 
 impl TokenCache {
     /// Takes a token out of service, if the report means that it is dead and it is still the current one, and begins to
@@ -86,27 +93,34 @@ impl TokenCache {
         let credential = self.credential(&request.name)?;
         let rows = self.parts.store.rows_of(request.name.clone(), MAX_ROWS).await?;
         let live = rows.into_iter().filter(|row| row.token.is_some() && row.generation >= row.min_generation);
+        let (taken_out, rows) = mpsc::unbounded_channel();
+        if !dry_run && credential.provider.capabilities().revocable {
+            self.tasks.spawn(revoke(Arc::clone(credential), rows, self.now()));
+        }
         let mut count = 0;
         for row in live {
             count += 1;
             if !dry_run {
                 self.parts.take_out(&row.key, row.generation).await?;
-                self.revoke(credential, row);
+                // An error says that nothing is revoked here.
+                let _ = taken_out.send(row);
             }
         }
         Ok(count)
     }
+}
 
-    /// Tells the upstream, as far as it listens; nobody waits for it.
-    fn revoke(&self, credential: &Arc<Credential>, row: TokenRow) {
-        let Some(token) = row.token.filter(|_| credential.provider.capabilities().revocable) else { return };
-        let credential = Arc::clone(credential);
-        self.tasks.spawn(async move {
-            if let Err(error) = credential.provider.revoke(token.access_token).await {
-                warn!(credential = %credential.name, fingerprint = %token.fingerprint, %error, "the token was not revoked");
-            }
-        });
-    }
+/// Tells the upstream, as far as it listens; nobody waits for it. It is told of its own valid tokens alone: those that
+/// were minted under another configuration may be another one's.
+async fn revoke(credential: Arc<Credential>, rows: mpsc::UnboundedReceiver<TokenRow>, now: Timestamp) {
+    let own = |row: TokenRow| future::ready(row.token.filter(|_| row.config == credential.config));
+    let tokens = UnboundedReceiverStream::new(rows).filter_map(own).filter(|t| future::ready(now < t.expires_at));
+    let told = tokens.for_each_concurrent(REVOKED_AT_ONCE, async |token| {
+        if let Err(error) = credential.provider.revoke(token.access_token).await {
+            warn!(credential = %credential.name, fingerprint = %token.fingerprint, %error, "the token was not revoked");
+        }
+    });
+    told.await;
 }
 
 impl Parts {

@@ -1,6 +1,7 @@
 //! What must hold of the cache as a whole.
 
 mod grants;
+mod invalidations;
 mod rejections;
 mod serving;
 mod watching;
