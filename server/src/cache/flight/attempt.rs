@@ -161,7 +161,7 @@ impl Attempt {
     async fn mint_and_commit(&self, base: &Base) -> Result<Arc<Entry>> {
         let spent = match self.credential.provider.capabilities().grant {
             GrantUse::None => None,
-            GrantUse::Refresh(rotation) => Some(grant::prepare(self, rotation).await?),
+            GrantUse::Refresh(rotation) => Some(grant::prepare(self, rotation, base.row.as_ref()).await?),
         };
         let sent_at = self.parts.clock.now();
         let grant = spent.as_ref().map(|spent| spent.secret.clone());

@@ -15,7 +15,7 @@ use super::attempt::Attempt;
 use crate::{
     error::{Error, ErrorKind, Result},
     provider::{MintFailure, Rotation},
-    store::{Grant, GrantSeed, GrantUpdate, RotationIntent},
+    store::{Grant, GrantSeed, GrantUpdate, RotationIntent, TokenRow},
     types::{Fingerprint, Secret},
 };
 
@@ -38,15 +38,21 @@ pub(super) struct Spent {
     in_doubt: bool,
 }
 
-/// Finds the grant to send and journals that it will be sent.
-pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spent> {
+/// Finds the grant to send and journals that it will be sent. `row` is what is known of the key.
+pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&TokenRow>) -> Result<Spent> {
     let (store, name) = (&attempt.parts.store, &attempt.credential.name);
     let mut waited_for = None;
     for _ in 0..MAX_ROUNDS {
         let stored = store.load_grant(name.clone()).await?;
         let Some(grant) = adopt_configured(attempt, stored).await? else { continue };
         if let Some(reason) = grant.needs_reauth {
-            return Err(Error::new(ErrorKind::NeedsReauth, reason));
+            if !was_lost_otherwise(attempt, row) {
+                return Err(Error::new(ErrorKind::NeedsReauth, reason));
+            }
+            let at = attempt.parts.clock.now();
+            let same = GrantUpdate { base_version: grant.version, refresh_token: grant.refresh_token, at };
+            store.advance_grant(name.clone(), same).await?;
+            continue;
         }
         let in_doubt = grant.intent.is_some();
         if let (Some(intent), Rotation::Strict) = (&grant.intent, rotation) {
@@ -70,6 +76,13 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation) -> Result<Spe
         }
     }
     Err(Error::new(ErrorKind::StoreDown, "the grant changes faster than it can be used"))
+}
+
+/// Whether the grant was lost under another configuration: then it is tried once more, for a wrong client, say, may have
+/// been to blame. What comes of it is recorded under this one.
+fn was_lost_otherwise(attempt: &Attempt, row: Option<&TokenRow>) -> bool {
+    let failures = row.and_then(|row| row.failures.as_ref());
+    failures.is_some_and(|f| f.kind == ErrorKind::NeedsReauth && f.config != attempt.credential.config)
 }
 
 /// How long the call of an intent may still last: its holder may be waiting for the answer, and a second call now would

@@ -162,3 +162,33 @@ async fn an_intent_of_a_clock_that_was_set_back_is_waited_for_no_longer_than_a_c
     let entry = world.get_with(|request| request.rejected = Some(Generation::new(1))).await.expect("replayed");
     assert_eq!(entry.token.generation, Generation::new(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_grant_is_tried_once_more_when_the_configuration_has_changed() {
+    let world = World::rotating();
+    world.upstream.then(Err(failure(ErrorKind::NeedsReauth, false)));
+    assert_eq!(world.get().await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::NeedsReauth));
+    let plan = Plan { rotation: Some(Rotation::Strict), config: "config-2", ..Plan::default() };
+    let mended = world.restarted(&plan);
+    // The upstream takes it and does not rotate it.
+    mended.upstream.then(Ok(super::world::minted("at", Duration::from_secs(60))));
+    mended.get().await.expect("the refresh token was not to blame");
+    assert_eq!(world.upstream.sent_grants(), ["rt-seed", "rt-seed"]);
+    assert_eq!(stored(&mended).await.needs_reauth, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_grant_that_a_changed_configuration_does_not_mend_costs_one_more_call() {
+    let world = World::rotating();
+    for _ in 0..5 {
+        world.upstream.then(Err(failure(ErrorKind::NeedsReauth, false)));
+    }
+    assert!(world.get().await.is_err());
+    let plan = Plan { rotation: Some(Rotation::Strict), config: "config-2", ..Plan::default() };
+    let changed = world.restarted(&plan);
+    for _ in 0..100 {
+        assert_eq!(changed.get().await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::NeedsReauth));
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(world.upstream.calls(), 2);
+}
