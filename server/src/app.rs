@@ -218,7 +218,9 @@ impl App {
         }
         let mut workers = Workers::default();
         workers.start("the health teller", |stop| self.health.run(stop));
-        workers.start("the refresher", |stop| Refresher::new(Arc::clone(&self.cache), self.orders).run(stop));
+        // Ends when draining begins, before the flights are waited for: it would start new ones all the time.
+        let (refresher, draining) = (Refresher::new(Arc::clone(&self.cache), self.orders), self.draining.clone());
+        workers.start("the refresher", |_| refresher.run(draining));
 
         workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
         if let Some(demo) = self.demo {
@@ -353,3 +355,6 @@ fn make_up_replica(rng: &SharedRng) -> ReplicaId {
     let suffix = rng.with(rand::Rng::next_u32);
     ReplicaId::new(&format!("{host}-{suffix:08x}"))
 }
+
+#[cfg(test)]
+mod tests;

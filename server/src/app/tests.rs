@@ -1,0 +1,97 @@
+use async_trait::async_trait;
+use futures::future::join_all;
+
+use super::*;
+use crate::{
+    credential::{AskDefaults, Catalog, Credential, RefreshRules, RejectOn, WhenDegraded},
+    policy::authorize,
+    provider::{Capabilities, GrantUse, MintRequest, MintResult, Minted, TokenProvider},
+    time::{Timestamp, TokioClock},
+    types::{Caller, CredentialName, Fingerprint, Peer, Secret, Selector, TokenRequest},
+};
+
+/// An upstream that takes its time for tokens that do not last.
+#[derive(Debug)]
+struct Slow;
+
+#[async_trait]
+impl TokenProvider for Slow {
+    fn kind(&self) -> &'static str {
+        "slow"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { grant: GrantUse::None, revocable: false }
+    }
+
+    async fn mint(&self, request: MintRequest) -> MintResult {
+        sleep(Duration::from_millis(500)).await;
+        Ok(Minted {
+            access_token: Secret::new(format!("{:?} {:?}", request.key, tokio::time::Instant::now())),
+            token_type: "Bearer".into(),
+            lifetime: Duration::from_secs(2),
+            scopes: None,
+            attributes: [].into(),
+            grant: None,
+        })
+    }
+}
+
+fn credential() -> Credential {
+    Credential {
+        name: CredentialName::parse("c").expect("a valid name"),
+        provider: Arc::new(Slow),
+        defaults: AskDefaults::default(),
+        refresh: RefreshRules::default(),
+        reject_on: RejectOn::default(),
+        when_degraded: WhenDegraded::default(),
+        timeout: Duration::from_secs(10),
+        config: Fingerprint::of_bytes(b"config"),
+    }
+}
+
+async fn app() -> App {
+    let any_port = "\"127.0.0.1:0\"";
+    let text = format!(
+        "[server]\nlisten = {any_port}\nadmin_listen = {any_port}\nmetrics_listen = {any_port}\n\
+         [store]\nurl = \"memory:\"\n"
+    );
+    let registry = ProviderRegistry::builtin();
+    let config = Config::parse("test.toml", &text, ".", &registry).expect("a valid configuration");
+    let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+    let assembly = Assembly { clock, rng: SharedRng::from_seed(1), ..Assembly::standard(false, &registry) };
+    App::build(Config { credentials: Catalog::new([credential()]), ..config }, assembly).await.expect("it builds")
+}
+
+async fn get(cache: &TokenCache, scope: String) {
+    let name = CredentialName::parse("c").expect("a valid name");
+    let request = TokenRequest {
+        selector: Selector::new(name, vec![scope], None, vec![]),
+        min_validity: Duration::ZERO,
+        if_generation_not: None,
+        rejected: None,
+    };
+    let request = authorize(&AllowAll, &Caller::Anonymous(Peer::Unknown), request).expect("all is allowed");
+    cache.get(&request, None).await.expect("a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_come_due_while_it_drains_do_not_keep_the_broker_from_ending() {
+    let app = app().await;
+    let shutdown = Shutdown::default();
+    let cache = Arc::clone(&app.cache);
+    let running = tokio::spawn(app.run(shutdown.clone()));
+    // One after another, so that there is always one that is being replaced.
+    let all = (0..40).map(|i| {
+        let cache = &cache;
+        async move {
+            sleep(Duration::from_millis(45 * i)).await;
+            get(cache, format!("s{i}")).await;
+        }
+    });
+    join_all(all).await;
+    sleep(Duration::from_secs(5)).await;
+    shutdown.orderly.cancel();
+    let ended = running.await.expect("no panic");
+    assert!(ended.is_ok(), "{ended:?}");
+}
