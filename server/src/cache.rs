@@ -162,7 +162,7 @@ impl TokenCache {
     pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
         let (credential, key) = self.resolve(&request.selector)?;
         if let Some(generation) = request.rejected {
-            self.reject_generation(credential, &key, generation).await?;
+            within(patience(deadline), self.reject_generation(credential, &key, generation)).await?;
         }
         let need = Need { min_validity: request.min_validity, avoid: request.rejected };
         let entry = self.current(credential, &key, need, deadline).await?;
@@ -248,11 +248,7 @@ impl TokenCache {
         }
         let want = Want { key: key.clone(), why: Why::Miss, min_validity: need.min_validity, avoid: need.avoid };
         let ticket = self.pilot.fly(credential, want);
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + DEFAULT_PATIENCE);
-        timeout_at(deadline, ticket.wait()).await.unwrap_or_else(|_| {
-            let message = "the caller's deadline passed before the upstream answered; its answer will be kept";
-            Err(Error::new(ErrorKind::UpstreamSlow, message).with_retry_after(entry::MIN_SPACING))
-        })
+        within(patience(deadline), ticket.wait()).await
     }
 
     /// Starts the refresh that a hit found due; the first hit alone does.
@@ -322,6 +318,23 @@ impl TokenCache {
         self.parts.keep(Entry::new(row.key, token, row.config, row.last_used_at));
         true
     }
+}
+
+/// Until when a caller waits.
+fn patience(deadline: Option<Instant>) -> Instant {
+    deadline.unwrap_or_else(|| Instant::now() + DEFAULT_PATIENCE)
+}
+
+/// Waits for a piece of work until the caller's deadline. What it has begun in tasks of their own goes on.
+///
+/// # Errors
+///
+/// `UpstreamSlow`; what the work fails with.
+pub async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout_at(deadline, work).await.unwrap_or_else(|_| {
+        let message = "the caller's deadline passed before there was an answer; what the call began goes on";
+        Err(Error::new(ErrorKind::UpstreamSlow, message).with_retry_after(entry::MIN_SPACING))
+    })
 }
 
 /// Says so if the upstream's tokens never last as long as the caller asks: minting more of them would not help.

@@ -14,6 +14,7 @@ use crate::{
         Served, TokenCache,
         hub::Change,
         inspect::{CredentialReport, TokenReport},
+        within,
     },
     credential::Catalog,
     error::{ErrorKind, Result},
@@ -31,6 +32,16 @@ pub struct Call {
     pub peer: Peer,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+}
+
+impl Call {
+    /// Ends a piece of work at the caller's deadline. The transport would do so as well, but in words of its own.
+    async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.deadline {
+            Some(deadline) => within(deadline, work).await,
+            None => work.await,
+        }
+    }
 }
 
 /// The service.
@@ -77,7 +88,7 @@ impl Pipeline {
     pub async fn invalidate(&self, call: &Call, rejection: Rejection) -> Result<Rejected> {
         let rejection = Rejection { selector: self.complete(rejection.selector), ..rejection };
         let rejection = self.admit(call, rejection).await?;
-        self.cache.reject(&rejection).await
+        call.within(self.cache.reject(&rejection)).await
     }
 
     /// The credentials that the caller may see, in the order of their names: those after `after`, at most `limit`.
@@ -97,7 +108,7 @@ impl Pipeline {
         let visible = later.filter_map(|name| self.visible(&caller, name));
         let mut reports = Vec::new();
         for request in visible.take(limit) {
-            reports.push(self.cache.summary(&request).await?);
+            reports.push(call.within(self.cache.summary(&request)).await?);
         }
         Ok(reports)
     }
@@ -109,7 +120,7 @@ impl Pipeline {
     /// As [`TokenCache::describe`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
     pub async fn describe(&self, call: &Call, name: CredentialName) -> Result<CredentialReport> {
         let request = self.admit(call, CredentialRequest { name, action: Action::Inspect }).await?;
-        self.cache.describe(&request).await
+        call.within(self.cache.describe(&request)).await
     }
 
     /// Replaces a token at an operator's order.
@@ -119,7 +130,7 @@ impl Pipeline {
     /// As [`TokenCache::refresh`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
     pub async fn refresh(&self, call: &Call, selector: Selector) -> Result<TokenReport> {
         let request = self.admit(call, RefreshRequest(self.complete(selector))).await?;
-        self.cache.refresh(&request).await
+        call.within(self.cache.refresh(&request)).await
     }
 
     /// Invalidates the tokens of the credentials that `selects` picks and the caller may operate on. Returns their
@@ -140,7 +151,7 @@ impl Pipeline {
         for name in selected.map(|credential| credential.name.clone()) {
             let request = CredentialRequest { name: name.clone(), action: Action::Operate };
             match authorize(&*self.policy, &caller, request) {
-                Ok(request) => tokens += self.cache.invalidate_all(&request, dry_run).await?,
+                Ok(request) => tokens += call.within(self.cache.invalidate_all(&request, dry_run)).await?,
                 Err(error) if error.kind() == ErrorKind::NotAllowed => continue,
                 Err(error) => return Err(error),
             }

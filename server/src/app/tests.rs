@@ -1,5 +1,11 @@
 use async_trait::async_trait;
 use futures::future::join_all;
+use tokencache_proto::v1::{
+    GetTokenRequest, RefreshTokenRequest, admin_service_server::AdminService as _,
+    token_service_server::TokenService as _,
+};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::{
@@ -94,4 +100,34 @@ async fn tokens_that_come_due_while_it_drains_do_not_keep_the_broker_from_ending
     shutdown.orderly.cancel();
     let ended = running.await.expect("no panic");
     assert!(ended.is_ok(), "{ended:?}");
+}
+
+fn with_timeout<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(Duration::from_millis(200));
+    request
+}
+
+fn assert_ended_by_its_deadline(status: &Status) {
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert_eq!(status.get_error_details().error_info().map(|info| info.reason.as_str()), Some("UPSTREAM_SLOW"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_call_its_deadline_ends_says_so_as_the_contract_says() {
+    let app = app().await;
+    let (clock, catalog) = (Arc::new(SystemClock), app.config.credentials.clone());
+    let pipeline =
+        Pipeline { authn: Arc::new(AnyCaller), policy: Arc::new(AllowAll), catalog, cache: Arc::clone(&app.cache) };
+    let pipeline = Arc::new(pipeline);
+    let draining = CancellationToken::new();
+    let tokens = Tokens { pipeline: Arc::clone(&pipeline), clock: clock.clone(), draining };
+    let started_at = Timestamp::from_millis(0);
+    let facts = ServerFacts { replica: ReplicaId::new("r"), started_at, store: "memory", providers: vec![], dev: true };
+    let admin = Admin { pipeline, clock, facts };
+
+    let request = with_timeout(GetTokenRequest { credential: "c".into(), ..Default::default() });
+    assert_ended_by_its_deadline(&tokens.get_token(request).await.expect_err("the upstream takes longer"));
+    let request = with_timeout(RefreshTokenRequest { credential: "c".into(), ..Default::default() });
+    assert_ended_by_its_deadline(&admin.refresh_token(request).await.expect_err("the upstream takes longer"));
 }
