@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use tokencache_proto::v1::{
     GetTokenRequest, RefreshTokenRequest, admin_service_server::AdminService as _,
-    token_service_server::TokenService as _,
+    token_service_client::TokenServiceClient, token_service_server::TokenService as _,
 };
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -102,6 +102,12 @@ async fn tokens_that_come_due_while_it_drains_do_not_keep_the_broker_from_ending
     assert!(ended.is_ok(), "{ended:?}");
 }
 
+/// The address of a listener, as a client needs it.
+fn url(app: &App, what: &str) -> String {
+    let address = app.addresses().into_iter().find_map(|(name, address)| (name == what).then_some(address));
+    format!("http://{}", address.expect("it listens"))
+}
+
 fn with_timeout<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_millis(200));
@@ -130,4 +136,27 @@ async fn whatever_call_its_deadline_ends_says_so_as_the_contract_says() {
     assert_ended_by_its_deadline(&tokens.get_token(request).await.expect_err("the upstream takes longer"));
     let request = with_timeout(RefreshTokenRequest { credential: "c".into(), ..Default::default() });
     assert_ended_by_its_deadline(&admin.refresh_token(request).await.expect_err("the upstream takes longer"));
+}
+
+#[tokio::test]
+async fn a_request_with_everything_wrong_is_answered_with_what_is_wrong() {
+    let app = app().await;
+    let client = url(&app, CLIENT_API);
+    let shutdown = Shutdown::default();
+    let running = tokio::spawn(app.run(shutdown.clone()));
+    let mut client = TokenServiceClient::connect(client).await.expect("it listens");
+    let request = GetTokenRequest {
+        credential: "c".into(),
+        scopes: vec!["a b".into(); 128],
+        resources: vec!["relative".into(); 32],
+        audience: "\n".into(),
+        ..Default::default()
+    };
+    let status = client.get_token(request).await.expect_err("it is invalid");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    let violations = status.get_error_details().bad_request().map(|bad| bad.field_violations.len());
+    assert!(violations.is_some_and(|count| count > 1), "{violations:?}");
+    drop(client);
+    shutdown.orderly.cancel();
+    assert!(running.await.expect("no panic").is_ok());
 }

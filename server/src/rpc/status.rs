@@ -7,6 +7,10 @@ use tracing::error;
 
 use crate::error::{Error, ErrorKind};
 
+/// The most violations that are told. A status travels in headers, in its details and once more in its message; clients
+/// reset a call whose headers exceed 8 to 16 KiB.
+const MAX_VIOLATIONS: usize = 20;
+
 /// The code of each kind. Exhaustive on purpose: a new kind does not compile until it has one.
 const fn code(kind: ErrorKind) -> Code {
     match kind {
@@ -31,7 +35,7 @@ pub fn to_status(error: &Error) -> Status {
     if let Some(delay) = error.retry_after() {
         details.set_retry_info(Some(delay));
     }
-    for violation in error.violations() {
+    for violation in error.violations().iter().take(MAX_VIOLATIONS) {
         details.add_bad_request_violation(&violation.field, &violation.description);
     }
     Status::with_error_details(code(error.kind()), text(error), details)
@@ -43,7 +47,10 @@ fn text(error: &Error) -> String {
         error!(detail = error.message(), "a defect of the broker");
         return "internal error; the broker's log says more".into();
     }
-    error.to_string()
+    match error.violations().len() {
+        all if all > MAX_VIOLATIONS => format!("{}: the first {MAX_VIOLATIONS} of {all} are told", error.message()),
+        _ => error.to_string(),
+    }
 }
 
 /// The same as a message, for a place inside another message.
