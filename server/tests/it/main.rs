@@ -1,4 +1,11 @@
 //! The tests that need a database, a network or a whole server: one binary, so that all of it is linked once.
 
+mod bad_answers;
+mod broker;
+mod headers;
+mod herd;
+mod outage;
 mod providers;
 mod stores;
+mod upstream;
+mod watching;
