@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prost_types::Timestamp as ProtoTimestamp;
+use prost_types::{Duration as ProtoDuration, Timestamp as ProtoTimestamp};
 use tokencache_proto::v1::{self, invalidate_token_request::Rejected};
 use url::Url;
 
@@ -56,13 +56,18 @@ pub fn name(text: &str) -> Result<CredentialName> {
 /// The fields that name a token.
 pub fn selector(message: v1::TokenSelector) -> Result<Selector> {
     let mut check = Check::default();
+    let selector = read_selector(&mut check, message)?;
+    check.finish(selector)
+}
+
+/// The same as a part of a larger request. Only a bad name is told alone.
+fn read_selector(check: &mut Check, message: v1::TokenSelector) -> Result<Selector> {
     let credential = name(&message.credential)?;
-    list(&mut check, "scopes", &message.scopes, MAX_SCOPES, scope_problem);
-    list(&mut check, "resources", &message.resources, MAX_RESOURCES, resource_problem);
+    list(check, "scopes", &message.scopes, MAX_SCOPES, scope_problem);
+    list(check, "resources", &message.resources, MAX_RESOURCES, resource_problem);
     if let Some(problem) = audience_problem(&message.audience) {
         check.add("audience", problem);
     }
-    check.finish(())?;
     Ok(Selector::new(credential, message.scopes, Some(message.audience), message.resources))
 }
 
@@ -118,22 +123,31 @@ fn audience_problem(audience: &str) -> Option<&'static str> {
 /// `GetToken`.
 pub fn token_request(message: v1::GetTokenRequest) -> Result<TokenRequest> {
     let v1::GetTokenRequest { credential, scopes, audience, resources, .. } = message;
-    let selector = selector(v1::TokenSelector { credential, scopes, audience, resources })?;
-    let min_validity = match message.min_validity.map(Duration::try_from) {
-        None => Duration::ZERO,
-        Some(Ok(duration)) => duration,
-        Some(Err(_)) => {
-            let mut check = Check::default();
-            check.add("min_validity", "a duration that is not negative");
-            return check.finish(()).and(Err(Error::bug("a violation was lost")));
-        }
+    let mut check = Check::default();
+    let selector = read_selector(&mut check, v1::TokenSelector { credential, scopes, audience, resources })?;
+    let min_validity = match message.min_validity {
+        None => Some(Duration::ZERO),
+        Some(told) => duration(told),
     };
+    if min_validity.is_none() {
+        check.add("min_validity", "a duration that is not negative");
+    }
+    check.finish(())?;
+    let min_validity = min_validity.ok_or_else(|| Error::bug("a violation was lost"))?;
     Ok(TokenRequest {
         selector,
         min_validity,
         if_generation_not: generation(message.if_generation_not),
         rejected: generation(message.rejected_generation),
     })
+}
+
+/// A duration that is not negative, and valid as its type demands. The conversion of `prost_types` negates first, which
+/// overflows for the least of all.
+fn duration(message: ProtoDuration) -> Option<Duration> {
+    let seconds = u64::try_from(message.seconds).ok()?;
+    let nanos = u32::try_from(message.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
 }
 
 fn generation(number: u64) -> Option<Generation> {
@@ -143,8 +157,8 @@ fn generation(number: u64) -> Option<Generation> {
 /// `InvalidateToken`.
 pub fn rejection(message: v1::InvalidateTokenRequest) -> Result<Rejection> {
     let v1::InvalidateTokenRequest { credential, scopes, audience, resources, .. } = message;
-    let selector = selector(v1::TokenSelector { credential, scopes, audience, resources })?;
     let mut check = Check::default();
+    let selector = read_selector(&mut check, v1::TokenSelector { credential, scopes, audience, resources })?;
     let rejected = match message.rejected {
         Some(Rejected::Generation(number)) => generation(number).map(RejectedToken::Generation),
         Some(Rejected::Fingerprint(text)) => Fingerprint::parse(&text).map(RejectedToken::Fingerprint),
@@ -256,9 +270,11 @@ mod tests {
 
     #[test]
     fn a_negative_validity_is_refused() {
-        let min_validity = Some(prost_types::Duration { seconds: -1, nanos: 0 });
-        let bad = v1::GetTokenRequest { credential: "c".into(), min_validity, ..Default::default() };
-        assert_eq!(token_request(bad).map_err(|e| e.kind()), Err(ErrorKind::BadRequest));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, 0), (1, -1), (1, 1_000_000_000)] {
+            let min_validity = Some(ProtoDuration { seconds, nanos });
+            let bad = v1::GetTokenRequest { credential: "c".into(), min_validity, ..Default::default() };
+            assert_eq!(token_request(bad).map_err(|e| e.kind()), Err(ErrorKind::BadRequest), "{seconds} s {nanos} ns");
+        }
     }
 
     #[test]
