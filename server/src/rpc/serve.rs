@@ -16,6 +16,11 @@ const MAX_STREAMS: u32 = 128;
 /// Resets that one connection may cause: tonic's default switches h2's own limit off (RUSTSEC-2024-0003).
 const MAX_LOCAL_RESETS: usize = 256;
 
+/// Calls that one connection may give up before they were looked at, at a time: all of its calls, for a client whose calls
+/// run into one deadline while this process is busy must not lose its connection, and other callers' calls with it. h2's
+/// own limit is 20 (CVE-2023-44487).
+const MAX_EARLY_RESETS: usize = MAX_STREAMS as usize;
+
 /// How often an idle connection is probed, so that a peer that vanished is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -92,6 +97,7 @@ pub async fn serve(
         .tcp_nodelay(true)
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+        .http2_max_pending_accept_reset_streams(Some(MAX_EARLY_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(headers)
         .add_routes(routes);

@@ -3,6 +3,7 @@
 mod bad_answers;
 mod bad_requests;
 mod broker;
+mod cancellations;
 mod headers;
 mod herd;
 mod outage;
