@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -108,6 +108,11 @@ impl Stage {
         let clock = Arc::new(ShiftedClock::default());
         let upstream = Upstream::start(shared(&clock)).await;
         Self { directory, store, upstream, clock }
+    }
+
+    /// A file beside the configuration.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
     }
 
     /// A credential of this upstream with `keys` besides.

@@ -1,5 +1,6 @@
 //! The tests that need a database, a network or a whole server: one binary, so that all of it is linked once.
 
+mod admin;
 mod bad_answers;
 mod bad_requests;
 mod broker;
@@ -8,6 +9,8 @@ mod headers;
 mod herd;
 mod outage;
 mod providers;
+mod reflection;
+mod rejections;
 mod stores;
 mod upstream;
 mod watching;

@@ -211,6 +211,10 @@ async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form)
     let _ = held.wait_for(|held| !held).await;
     sleep(delay).await;
     match fault {
+        Some(Fault::Lose) => {
+            drop(shared.script().tokens.answer(&form));
+            Fault::Cut.into_response().await
+        }
         Some(fault) => fault.into_response().await,
         None if !is_client(&headers) => tokens::refusal(StatusCode::UNAUTHORIZED, "invalid_client"),
         None => shared.script().tokens.answer(&form),

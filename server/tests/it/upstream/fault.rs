@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     BreakOff(Vec<u8>),
     /// The connection ends without an answer.
     Cut,
+    /// What was asked for is done, and the connection ends before the answer.
+    Lose,
     /// Nothing, until the caller goes away.
     Hang,
 }
@@ -79,7 +81,7 @@ impl Fault {
                 let response = Response::builder().header(CONTENT_LENGTH, promised);
                 response.body(Body::from_stream(pieces)).expect("a valid answer")
             }
-            Self::Cut => Response::builder().extension(Cut).body(Body::empty()).expect("a valid answer"),
+            Self::Cut | Self::Lose => Response::builder().extension(Cut).body(Body::empty()).expect("a valid answer"),
             Self::Hang => pending().await,
         }
     }
