@@ -11,6 +11,8 @@ mod outage;
 mod providers;
 mod reflection;
 mod rejections;
+mod restart;
+mod rotation;
 mod stores;
 mod upstream;
 mod watching;
