@@ -13,6 +13,7 @@ mod reflection;
 mod rejections;
 mod restart;
 mod rotation;
+mod serving;
 mod stores;
 mod upstream;
 mod watching;
