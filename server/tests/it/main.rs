@@ -13,6 +13,7 @@ mod reflection;
 mod rejections;
 mod restart;
 mod rotation;
+mod secrecy;
 mod serving;
 mod stores;
 mod upstream;
