@@ -7,6 +7,7 @@ mod broker;
 mod cancellations;
 mod headers;
 mod herd;
+mod layers;
 mod outage;
 mod providers;
 mod reflection;
