@@ -1,6 +1,7 @@
 //! The tests that need a database, a network or a whole server: one binary, so that all of it is linked once.
 
 mod admin;
+mod api;
 mod bad_answers;
 mod bad_requests;
 mod broker;
