@@ -1,6 +1,11 @@
 //! Listening: addresses become listeners, connections become calls, within limits.
 
-use std::{io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -65,8 +70,10 @@ impl Bound {
 
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let abandoned = || async {
+        // A file of any other kind refuses connections as well, and is somebody's.
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
         let refused = UnixStream::connect(path).await.err().map(|error| error.kind());
-        refused == Some(io::ErrorKind::ConnectionRefused)
+        is_socket && refused == Some(io::ErrorKind::ConnectionRefused)
     };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && abandoned().await => {
