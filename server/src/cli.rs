@@ -52,13 +52,13 @@ struct Serve {
     #[command(flatten)]
     mode: Mode,
     /// Where dev mode serves everything. Loopback only.
-    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config", default_value = "127.0.0.1:50051")]
     listen: SocketAddr,
     /// Where dev mode serves metrics and health. Loopback only.
-    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value = "127.0.0.1:9464")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config", default_value = "127.0.0.1:9464")]
     metrics_listen: SocketAddr,
     /// Where the demo upstream of dev mode listens. Loopback only.
-    #[arg(long, value_name = "ADDRESS", requires = "dev", default_value_t = dev::default_upstream())]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config", default_value_t = dev::default_upstream())]
     upstream_listen: SocketAddr,
 }
 
