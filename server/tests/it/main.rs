@@ -10,6 +10,7 @@ mod headers;
 mod herd;
 mod layers;
 mod outage;
+mod process;
 mod providers;
 mod reflection;
 mod rejections;

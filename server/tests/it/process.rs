@@ -1,0 +1,11 @@
+//! The real `tokencached` as a process: how it starts, serves, ends, and what a crash leaves behind.
+
+mod commands;
+mod crash;
+mod daemon;
+mod dev_mode;
+mod ending;
+mod sockets;
+mod upstream;
+
+pub(crate) use daemon::{Daemon, Outcome, tokencached};

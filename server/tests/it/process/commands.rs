@@ -1,0 +1,140 @@
+//! The commands that end by themselves: what they print and how they exit.
+
+use std::fs;
+
+use tempfile::TempDir;
+use tokencache_testkit::Postgres;
+
+use super::{Outcome, tokencached};
+
+fn directory() -> TempDir {
+    TempDir::new().expect("a directory")
+}
+
+/// Runs the program in a directory, which has `tokencached.toml` with this text.
+fn run(directory: &TempDir, configuration: &str, arguments: &[&str]) -> Outcome {
+    fs::write(directory.path().join("tokencached.toml"), configuration).expect("a file");
+    Outcome::of(tokencached().current_dir(directory.path()).args(arguments))
+}
+
+#[test]
+fn the_version_is_told() {
+    let outcome = Outcome::of(tokencached().arg("--version"));
+    assert_eq!(outcome.code(), Some(0));
+    assert_eq!(outcome.stdout, format!("tokencached {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_two() {
+    for arguments in [
+        &[][..],
+        &["serve"],
+        &["serve", "--dev", "--config", "x"],
+        &["serve", "--config", "x", "--listen", "127.0.0.1:1"],
+    ] {
+        let outcome = Outcome::of(tokencached().args(arguments));
+        assert_eq!(outcome.code(), Some(2), "{arguments:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("Usage"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_default_configuration_is_printed_and_is_valid() {
+    let printed = Outcome::of(tokencached().arg("default-config"));
+    assert_eq!((printed.code(), printed.stderr.as_str()), (Some(0), ""));
+    assert_eq!(printed.stdout, include_str!("../../../src/config/default.toml"));
+
+    let checked = run(&directory(), &printed.stdout, &["check-config", "tokencached.toml"]);
+    assert_eq!(checked.code(), Some(0), "{checked:?}");
+    assert!(checked.stdout.ends_with("tokencached.toml: ok\n"), "{checked:?}");
+}
+
+#[test]
+fn a_good_configuration_is_summed_up() {
+    let configuration = "[credentials.static]\nprovider = \"fixed\"\ntoken = { command = [\"echo\", \"t\"] }\n";
+    let outcome = run(&directory(), configuration, &["check-config", "tokencached.toml"]);
+    assert_eq!((outcome.code(), outcome.stderr.as_str()), (Some(0), ""));
+    assert!(outcome.stdout.contains("\ncredential static: fixed, refresh window by lifetime, reject on 401\n"));
+}
+
+#[test]
+fn a_bad_configuration_is_told_whole_and_refused_with_one() {
+    let configuration = "[server]\nlisten = \"nowhere\"\n[credentials.a]\nprovider = \"fixd\"\n";
+    let outcome = run(&directory(), configuration, &["check-config", "tokencached.toml"]);
+    assert_eq!((outcome.code(), outcome.stderr.as_str()), (Some(1), "tokencached: the configuration has problems\n"));
+    for expected in
+        ["tokencached.toml:2:10: server.listen: ", "tokencached.toml:4:12: ", "tokencached.toml: 2 problems\n"]
+    {
+        assert!(outcome.stdout.contains(expected), "{expected}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_is_a_problem_of_the_check_alone() {
+    let configuration = "[credentials.a]\nprovider = \"fixed\"\ntoken = { file = \"missing\" }\n";
+    let directory = directory();
+    let outcome = run(&directory, configuration, &["check-config", "tokencached.toml"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stdout.contains("credentials.a.token: cannot read the file "), "{outcome:?}");
+    assert_eq!(run(&directory, configuration, &["migrate", "--config", "tokencached.toml"]).code(), Some(0));
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named() {
+    for arguments in
+        [&["check-config", "gone.toml"][..], &["serve", "--config", "gone.toml"], &["migrate", "--config", "gone.toml"]]
+    {
+        let outcome = run(&directory(), "", arguments);
+        assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(said.contains("gone.toml: cannot read the file"), "{said}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_not_served() {
+    let outcome = run(&directory(), "[server]\nlissten = \"x\"\n", &["serve", "--config", "tokencached.toml"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("tokencached: tokencached.toml:2:1: "), "{outcome:?}");
+    assert!(outcome.stderr.contains("`listen`"), "the nearest key is named: {outcome:?}");
+}
+
+#[test]
+fn sqlite_is_migrated_any_number_of_times() {
+    let directory = directory();
+    for _ in 0..2 {
+        let configuration = "[store]\nurl = \"sqlite:data/tokens.db\"\n";
+        let outcome = run(&directory, configuration, &["migrate", "--config", "tokencached.toml"]);
+        assert_eq!((outcome.code(), outcome.stdout.as_str()), (Some(0), "the schema is up to date\n"), "{outcome:?}");
+    }
+    assert!(directory.path().join("data/tokens.db").exists());
+}
+
+#[tokio::test]
+async fn postgres_is_migrated_any_number_of_times() {
+    let server = Postgres::start().await.expect("a Postgres to test with");
+    let url = server.new_database().await.expect("a new database");
+    let directory = directory();
+    let configuration = format!("[store]\nurl = \"{url}\"\npassword = {{ env = \"PG_PASSWORD\" }}\n");
+    fs::write(directory.path().join("tokencached.toml"), configuration).expect("a file");
+    for _ in 0..2 {
+        let outcome = Outcome::of(
+            tokencached()
+                .current_dir(directory.path())
+                .env("PG_PASSWORD", server.password().unwrap_or("unused"))
+                .args(["migrate", "--config", "tokencached.toml"]),
+        );
+        assert_eq!((outcome.code(), outcome.stdout.as_str()), (Some(0), "the schema is up to date\n"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_not_migrated() {
+    let directory = directory();
+    fs::write(directory.path().join("tokens.db"), "this is a text, and not a short one either ".repeat(99))
+        .expect("a file");
+    let outcome =
+        run(&directory, "[store]\nurl = \"sqlite:tokens.db\"\n", &["migrate", "--config", "tokencached.toml"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("tokencached: the store: "), "{outcome:?}");
+}
