@@ -165,8 +165,8 @@ fn answers_of_the_admin(files: &[FileDescriptorProto]) -> BTreeMap<String, Field
 fn could_tell_a_secret(field: &FieldDescriptorProto) -> bool {
     let is_token = field.type_name() == format!(".{PACKAGE}.Token");
     let is_text = matches!(field.r#type(), Type::String | Type::Bytes);
-    let words = |word: &&str| format!("_{}_", field.name()).contains(&format!("_{word}_"));
-    is_token || (is_text && SECRET_WORDS.iter().any(|word| words(&word)))
+    let words = |word: &str| format!("_{}_", field.name()).contains(&format!("_{word}_"));
+    is_token || (is_text && SECRET_WORDS.iter().any(|word| words(word)))
 }
 
 #[test]

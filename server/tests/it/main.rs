@@ -5,6 +5,7 @@ mod api;
 mod bad_answers;
 mod bad_requests;
 mod broker;
+mod canary;
 mod cancellations;
 mod headers;
 mod herd;

@@ -8,4 +8,4 @@ mod ending;
 mod sockets;
 mod upstream;
 
-pub(crate) use daemon::{Daemon, Outcome, tokencached};
+pub(crate) use daemon::{Daemon, FREE_PORTS, Outcome, http_client, tokencached};

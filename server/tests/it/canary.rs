@@ -1,0 +1,111 @@
+//! Invariant I7: no secret leaves the broker but where it is asked for. Every secret that it is given and every token that
+//! it gets carries a canary, which is then looked for in all that it says.
+
+mod configuration;
+mod drive;
+mod panic;
+mod search;
+mod upstream;
+
+use std::fs;
+
+use tempfile::TempDir;
+use tokencache_testkit::Postgres;
+
+use self::{
+    drive::Told,
+    search::{canary, hits},
+    upstream::Upstreams,
+};
+use crate::process::{Daemon, Outcome, tokencached};
+
+/// What the log shows only if everything is logged, by whom: it proves that the search looked at the whole.
+const TRACES: [&str; 3] = ["\"target\":\"hyper", "\"target\":\"h2", "\"target\":\"tokencache_server"];
+
+fn assert_no_canary(place: &str, text: &[u8]) {
+    let found = hits(text);
+    assert!(found.is_empty(), "{place} has {} canaries, such as {:?}", found.len(), &found[..found.len().min(5)]);
+}
+
+/// Runs the broker over a store, has it do everything, and looks at all that it said.
+async fn nothing_is_told_over(store: &str, password: &str) {
+    let (directory, upstreams) = (TempDir::new().expect("a directory"), Upstreams::start().await);
+    let configuration = configuration::text(directory.path(), &upstreams, store);
+    let command = || {
+        let mut command = Daemon::command(directory.path(), &configuration);
+        command.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "full").env("STORE_PASSWORD", password);
+        command.envs(configuration::environment());
+        command
+    };
+    let mut told = Told::default();
+    for _ in 0..2 {
+        let daemon = Daemon::start(command()).await;
+        drive::everything(&daemon, &upstreams, &mut told).await;
+        let outcome = daemon.stop().await;
+        assert_eq!(outcome.code(), Some(0), "it survives everything");
+        told.add("standard output", outcome.stdout);
+        for trace in TRACES {
+            assert!(outcome.stderr.contains(trace), "the log has no {trace}");
+        }
+        assert!(outcome.stderr.contains("\"level\":\"DEBUG\""));
+        told.add("the log", outcome.stderr);
+    }
+    for (place, text) in &told.0 {
+        assert_no_canary(place, text);
+    }
+    upstreams.assert_that_secrets_were_sent();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_told_that_is_secret_over_sqlite() {
+    nothing_is_told_over("url = \"sqlite:tokens.db\"", "unused").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_told_that_is_secret_over_postgres() {
+    let server = Postgres::start().await.expect("a Postgres to test with");
+    let url = server.new_database().await.expect("a new database");
+    // A server that trusts everybody on this machine takes any password.
+    let password = server.password().map_or_else(|| canary("store password"), str::to_owned);
+    nothing_is_told_over(&format!("url = \"{url}\"\npassword = {{ env = \"STORE_PASSWORD\" }}"), &password).await;
+}
+
+/// Every command that reads a configuration, on one that has secrets where they do not belong.
+fn say_everything_about(configuration: &str) -> Vec<Outcome> {
+    let directory = TempDir::new().expect("a directory");
+    fs::write(directory.path().join("c.toml"), configuration).expect("a file");
+    let run = |arguments: &[&str]| {
+        let mut command = tokencached();
+        Outcome::of(command.current_dir(directory.path()).env("RUST_LOG", "trace").args(arguments))
+    };
+    vec![
+        run(&["check-config", "c.toml"]),
+        run(&["serve", "--config", "c.toml"]),
+        run(&["migrate", "--config", "c.toml"]),
+    ]
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_of_a_configuration_is_not_repeated() {
+    let secret = canary("plain");
+    for mistake in [
+        format!("[credentials.a]\nprovider = \"fixed\"\ntoken = \"{secret}\"\n"),
+        format!("[credentials.a]\nprovider = \"fixed\"\ntoken = {{ plain = \"{secret}\" }}\n"),
+        format!("[credentials.a]\nprovider = \"fixed\"\ntoken = {{ command = \"echo {secret}\" }}\n"),
+        format!("[credentials.a]\nprovider = \"fixed\"\ntoken = \"{secret}\n"),
+        format!("[credentials.a]\nprovider = \"fixed\"\ntoken = {secret}\n"),
+        format!("[credentials.a]\nprovider = \"oauth2\"\ngrant = \"password\"\npassword = \"{secret}\"\n"),
+        format!("[credentials.a]\nprovider = \"oauth2\"\ntoken_url = \"https://u:{secret}@idp.example/token\"\n"),
+        format!("[credentials.a]\nprovider = \"oauth2\"\nissuer = \"ftp://u:{secret}@idp.example/\"\n"),
+        format!("[credentials.a]\nprovider = \"oauth2\"\nhttp = {{ proxy = \"http://u:{secret}@proxy:1\" }}\n"),
+        format!("[credentials.a]\nprovider = \"session\"\nlogin = {{ url = \"https://u:{secret}@old.example/\" }}\n"),
+        format!("[store]\nurl = \"postgres://u:{secret}@db/x\"\n"),
+        format!("[store]\nurl = \"postgres://u@db/x?password={secret}\"\n"),
+        format!("[store]\nurl = \"postgres://u@db/x\"\npassword = \"{secret}\"\n"),
+    ] {
+        for outcome in say_everything_about(&mistake) {
+            assert_eq!(outcome.code(), Some(1), "{mistake}: {outcome:?}");
+            assert_no_canary(&mistake.replace(&secret, "SECRET"), (outcome.stdout + &outcome.stderr).as_bytes());
+        }
+    }
+}
