@@ -94,6 +94,6 @@ with_faults! {
     fn abandon_rotation(intent: RotationIntent) -> ();
     fn lose_grant(credential: CredentialName, version: u64, reason: String) -> bool;
     fn events(after: u64, limit: u32) -> Vec<Event>;
-    fn prune_events(older_than: Timestamp) -> u64;
+    fn prune(older_than: Timestamp) -> u64;
     fn ping() -> ();
 }
