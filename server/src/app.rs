@@ -50,6 +50,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// must not use up the time of the flights.
 const LISTENERS_SHARE: u32 = 2;
 
+/// How long a flight may take to end after its refresh token was stored: it gives its lease back.
+const FLIGHT_END: Duration = Duration::from_secs(2);
+
 /// What a listener serves: the client API; in dev mode everything.
 pub const CLIENT_API: &str = "the client API";
 
@@ -90,6 +93,7 @@ pub struct App {
     cache: Arc<TokenCache>,
     orders: Orders,
     flights: TaskTracker,
+    rotations: TaskTracker,
     readiness: Readiness,
     draining: CancellationToken,
     headers: AnswerHeaders,
@@ -146,6 +150,7 @@ impl App {
 
         let mut registry = Registry::default();
         let (schedule, orders) = Schedule::new();
+        let (flights, rotations) = (TaskTracker::new(), TaskTracker::new());
         let parts = Parts {
             store: Arc::clone(&store),
             memory: Memory::new(config.cache.max_tokens),
@@ -159,10 +164,10 @@ impl App {
             clock: Arc::clone(&clock),
             rng,
             replica: replica.clone(),
+            rotations: rotations.clone(),
         };
         let facts =
             ServerFacts { replica: replica.clone(), started_at: parts.started_at, store: store.kind(), providers, dev };
-        let flights = TaskTracker::new();
         let cache =
             Arc::new(TokenCache::new(parts, config.credentials.clone(), config.cache.max_tokens, flights.clone()));
         let pipeline =
@@ -183,7 +188,20 @@ impl App {
         listeners.push((METRICS, bind(&config.server.metrics_listen).await?, routes.metrics));
         let headers = AnswerHeaders::new(&replica);
         let health = routes.health;
-        Ok(Self { config, store, cache, orders, flights, readiness, draining, headers, health, demo: None, listeners })
+        Ok(Self {
+            config,
+            store,
+            cache,
+            orders,
+            flights,
+            rotations,
+            readiness,
+            draining,
+            headers,
+            health,
+            demo: None,
+            listeners,
+        })
     }
 
     /// The same, with the upstream of dev mode beside it.
@@ -255,6 +273,7 @@ impl App {
             draining: self.draining,
             stop_listening,
             flights: self.flights,
+            rotations: self.rotations,
             store: self.store,
             timeout: self.config.server.drain_timeout,
         };
@@ -269,6 +288,7 @@ struct Drain {
     draining: CancellationToken,
     stop_listening: CancellationToken,
     flights: TaskTracker,
+    rotations: TaskTracker,
     store: SharedStore,
     timeout: Duration,
 }
@@ -292,7 +312,7 @@ impl Drain {
         self.flights.close();
         select! {
             () = self.flights.wait() => {}
-            () = deadline => {}
+            () = async { deadline.await; self.finish_rotations().await } => {}
             () = shutdown.quick.cancelled() => {}
         }
         let left = self.flights.len();
@@ -304,6 +324,21 @@ impl Drain {
         }
         info!("ended");
         Ok(())
+    }
+
+    /// Waits for the calls that spend a refresh token, however long they take: to leave one could lose it.
+    async fn finish_rotations(&self) {
+        self.rotations.close();
+        if self.rotations.is_empty() {
+            return;
+        }
+        warn!(calls = self.rotations.len(), "the time to drain is over, but refresh tokens are on their way");
+        self.rotations.wait().await;
+        // What remains of their flights takes a moment.
+        select! {
+            () = self.flights.wait() => {}
+            () = sleep(FLIGHT_END) => {}
+        }
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// When it started.
     pub started_at: Timestamp,
+    /// The calls under way that spend a refresh token. Once it is closed, none begins.
+    pub rotations: TaskTracker,
 }
 
 impl Parts {

@@ -163,6 +163,7 @@ impl Attempt {
             GrantUse::None => None,
             GrantUse::Refresh(rotation) => Some(grant::prepare(self, rotation, base.row.as_ref()).await?),
         };
+        let _under_way = grant::set_out(self, spent.as_ref()).await?;
         let sent_at = self.parts.clock.now();
         let grant = spent.as_ref().map(|spent| spent.secret.clone());
         let request = MintRequest { key: self.want.key.clone(), grant };
@@ -291,8 +292,11 @@ impl Attempt {
     /// Records a failed attempt, here and in the store, and says when the next may be made.
     async fn fail(&self, base: &Base, error: Error) -> Error {
         let now = self.parts.clock.now();
-        if error.kind() == ErrorKind::StoreDown {
-            return self.pause_for_store(error);
+        match error.kind() {
+            ErrorKind::StoreDown => return self.pause_for_store(error),
+            // The upstream was not asked: another replica may do so at once.
+            ErrorKind::Draining => return error,
+            _ => {}
         }
         let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);
         let count = before.saturating_add(1);

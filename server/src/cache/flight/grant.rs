@@ -3,12 +3,14 @@
 //! Invariants:
 //! - for a grant that rotates, an intent is committed before the call: it proves that the store can be written, and
 //!   tells a successor that this refresh token may have been spent;
+//! - the process does not end, unless it is told twice, while such a call is under way;
 //! - a refresh token that a person put into the configuration is adopted once, and again when it is replaced there;
 //! - a call whose end nobody saw is followed by one replay, and if that is refused by a loss that says so.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{info, warn};
 
 use super::attempt::Attempt;
@@ -114,6 +116,22 @@ async fn adopt_configured(attempt: &Attempt, stored: Option<Grant>) -> Result<Op
     let seed = GrantSeed { credential: name.clone(), refresh_token: seed, at: attempt.parts.clock.now() };
     attempt.parts.store.plant_grant(seed, version).await?;
     attempt.parts.store.load_grant(name.clone()).await
+}
+
+/// Announces a call that spends a refresh token: the process does not end before it has. `None`: it spends nothing.
+///
+/// # Errors
+///
+/// `Draining` if the process no longer waits for any more of them.
+pub(super) async fn set_out(attempt: &Attempt, spent: Option<&Spent>) -> Result<Option<TaskTrackerToken>> {
+    let Some(spent) = spent.filter(|spent| spent.intent.is_some()) else { return Ok(None) };
+    // In this order: whoever closes the tracker, and then waits, has seen this call, or this call sees that it is closed.
+    let under_way = attempt.parts.rotations.token();
+    if !attempt.parts.rotations.is_closed() {
+        return Ok(Some(under_way));
+    }
+    abandon(attempt, spent).await;
+    Err(Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one"))
 }
 
 /// Ends the intent of a call that certainly spent nothing.

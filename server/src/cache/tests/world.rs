@@ -256,6 +256,7 @@ impl World {
             rng: SharedRng::from_seed(plan.seed),
             replica: ReplicaId::new("test"),
             started_at: clock.now(),
+            rotations: TaskTracker::new(),
         };
         let provider: SharedProvider = upstream.clone();
         let credential = Credential {

@@ -26,6 +26,15 @@ client_id = "c"
 timeout = "5m"
 http = {{ timeout = "5m" }}
 
+[credentials.rotating]
+provider = "oauth2"
+grant = "refresh_token"
+token_url = "{url}"
+client_id = "c"
+refresh_token = {{ command = ["echo", "rt-0"] }}
+timeout = "5m"
+http = {{ timeout = "5m" }}
+
 [credentials.static]
 provider = "fixed"
 token = {{ command = ["echo", "t0k3n"] }}
@@ -119,6 +128,41 @@ async fn told_to_end_twice_it_does_not_wait_for_what_is_unfinished() {
     let expected = "tokencached: not everything was finished in time: 1 flights were left\n";
     assert!(outcome.stderr.ends_with(expected), "{outcome:?}");
     waiting.await.expect("the task ends").expect_err("there was no answer");
+}
+
+/// Begins a call to a credential, has the time to drain pass, and returns the broker.
+async fn outlast_the_drain(upstream: &Upstream, directory: &TempDir, credential: &'static str) -> Daemon {
+    let mut daemon = serve(directory, "1s", upstream).await;
+    let caller = daemon.client();
+    let waiting = tokio::spawn(async move { caller.get_token(GetToken::of(credential)).await });
+    upstream.until_asked(1).await;
+    daemon.terminate();
+    daemon.until_logged("draining").await;
+    waiting.await.expect("the task ends").expect_err("its connection was dropped");
+    daemon
+}
+
+#[tokio::test]
+async fn a_call_that_loses_nothing_is_left_when_the_time_to_drain_is_over() {
+    let (directory, upstream) = (directory(), Upstream::start([]).await);
+    let outcome = outlast_the_drain(&upstream, &directory, "slow").await.end().await;
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.ends_with("in time: 1 flights were left\n"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_refresh_token_on_its_way_is_waited_for_in_any_case() {
+    let (directory, upstream) = (directory(), Upstream::start([minted("at-1", "rt-1")]).await);
+    let mut daemon = outlast_the_drain(&upstream, &directory, "rotating").await;
+    daemon.until_logged("the time to drain is over").await;
+    upstream.release(1);
+    let outcome = daemon.end().await;
+    assert_eq!(outcome.code(), Some(0), "{outcome:?}");
+
+    let daemon = serve(&directory, "1s", &upstream).await;
+    let token = daemon.client().get_token(GetToken::of("rotating")).await.expect("an answer").token.expect("a token");
+    assert_eq!((token.access_token.expose(), token.generation), ("at-1", 1));
+    assert_eq!(upstream.refresh_tokens(), ["rt-0"], "it was spent once");
 }
 
 #[tokio::test]
