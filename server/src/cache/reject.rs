@@ -129,9 +129,15 @@ impl Parts {
         let rejected = self.store.reject(key.hash(), generation).await?;
         self.memory.raise_floor(key.hash(), rejected.min_generation);
         if rejected.invalidated {
-            self.hub.invalidated(&key.hash(), rejected.min_generation);
+            self.tell_invalidated(key, rejected.min_generation);
         }
         Ok(rejected)
+    }
+
+    /// Tells the watchers, and has the refresher see to a replacement for them.
+    fn tell_invalidated(&self, key: &TokenKey, floor: Generation) {
+        self.hub.invalidated(&key.hash(), floor);
+        self.schedule.at(key.clone(), self.clock.now());
     }
 }
 
@@ -153,7 +159,7 @@ impl Report {
         let rejected = match parts.take_out(&self.key, self.generation).await {
             Err(error) if error.kind() == ErrorKind::StoreDown && self.held.is_some() => {
                 parts.memory.raise_floor(self.key.hash(), self.generation.next());
-                parts.hub.invalidated(&self.key.hash(), self.generation.next());
+                parts.tell_invalidated(&self.key, self.generation.next());
                 return Err(error);
             }
             result => result?,

@@ -5,8 +5,13 @@ use std::{pin::pin, time::Duration};
 use futures::StreamExt as _;
 use tokio::time::{sleep, timeout};
 
-use super::world::{World, allowed, selector};
-use crate::{cache::hub::Change, error::ErrorKind, policy::RefreshRequest, types::Generation};
+use super::world::{Plan, World, allowed, name, selector};
+use crate::{
+    cache::hub::Change,
+    error::ErrorKind,
+    policy::{Action, CredentialRequest, RefreshRequest},
+    types::Generation,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_is_given_the_current_token_and_then_every_change() {
@@ -84,4 +89,38 @@ async fn a_watcher_is_never_given_a_token_that_it_was_told_is_rejected() {
     let told: Vec<_> = changes.take(3).collect().await;
     assert!(told.iter().any(|change| matches!(change, Change::Invalidated(_))), "{told:?}");
     assert!(told.iter().all(|change| !matches!(change, Change::Token(_))), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_given_a_new_token_after_a_rejection_that_the_store_could_not_take() {
+    let (world, store) = World::with_faulty_store(&Plan::default());
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Token(_))));
+    store.set_down(true);
+    assert!(world.reject(Generation::new(1)).await.is_err());
+    store.set_down(false);
+    assert!(matches!(changes.next().await, Some(Change::Invalidated(_))));
+    let replaced = async {
+        loop {
+            match changes.next().await {
+                Some(Change::Token(entry)) => break entry,
+                Some(Change::Unavailable(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let entry = timeout(Duration::from_secs(10), replaced).await.expect("it is soon replaced");
+    assert_eq!(entry.token.generation, Generation::new(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_given_a_new_token_after_an_operator_has_invalidated_it() {
+    let world = World::new();
+    let mut changes = pin!(world.cache.watch(&world.watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Token(_))));
+    let all = allowed(CredentialRequest { name: name("c"), action: Action::Operate });
+    assert_eq!(world.cache.invalidate_all(&all, false).await, Ok(1));
+    assert!(matches!(changes.next().await, Some(Change::Invalidated(_))));
+    let change = timeout(Duration::from_secs(10), changes.next()).await.expect("it is soon replaced");
+    assert!(matches!(&change, Some(Change::Token(e)) if e.token.generation.get() == 2), "{change:?}");
 }
