@@ -1,5 +1,5 @@
 -- Times of tokens are milliseconds since the Unix epoch: they come from the broker's clock, are compared by it alone, and
--- keep any value that it can have. Times of leases and events are timestamptz: they come from the clock of the database
+-- keep any value that it can have. Times of leases, intents and events are timestamptz: they come from the clock of the database
 -- and are compared by it. Secrets have columns of their own, as bytes.
 
 CREATE TABLE tokens (
@@ -10,6 +10,7 @@ CREATE TABLE tokens (
     resources       text NOT NULL, -- JSON array
     generation      bigint NOT NULL,
     min_generation  bigint NOT NULL DEFAULT 0,
+    reject_event    bigint NOT NULL DEFAULT 0, -- the event of the last rejection
     access_token    bytea,         -- secret; with the columns up to fingerprint: all or none
     token_type      text,
     issued_at       bigint,
@@ -36,7 +37,7 @@ CREATE TABLE grants (
     previous      bytea,           -- secret
     seed          text NOT NULL,
     intent_owner  text,
-    intent_at     bigint,
+    intent_at     timestamptz,
     needs_reauth  text,
     updated_at    bigint NOT NULL
 );
@@ -55,6 +56,16 @@ CREATE TABLE leases (
     scope      text PRIMARY KEY,
     owner      text NOT NULL,
     expires_at timestamptz NOT NULL
+);
+
+-- The replicas that share the database, and how far each has read the events.
+CREATE TABLE replicas (
+    id          text PRIMARY KEY,
+    version     text NOT NULL,
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    lease_until timestamptz NOT NULL,
+    applied     bigint NOT NULL,
+    missing     bigint[] NOT NULL
 );
 
 CREATE TABLE events (

@@ -9,6 +9,7 @@ CREATE TABLE tokens (
     resources       TEXT NOT NULL, -- JSON array
     generation      INTEGER NOT NULL,
     min_generation  INTEGER NOT NULL DEFAULT 0,
+    reject_event    INTEGER NOT NULL DEFAULT 0, -- the event of the last rejection
     access_token    BLOB,          -- secret; with the columns up to fingerprint: all or none
     token_type      TEXT,
     issued_at       INTEGER,

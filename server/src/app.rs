@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{select, task::JoinSet, time::sleep};
+use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
@@ -13,12 +13,14 @@ use crate::{
     authn::{AnyCaller, Authenticator},
     cache::{
         Parts, TokenCache,
+        fleet::Fleet,
         guard::StormGuard,
         history::History,
         hub::Hub,
         janitor::Janitor,
         memory::Memory,
         refresher::{Orders, Refresher, Schedule, WarmStart},
+        trust::Trust,
         turns::Turns,
     },
     config::{Config, Listen, StoreConfig, secret::SecretError},
@@ -45,6 +47,9 @@ use crate::{
 
 /// How often a store that does not answer at the start is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long the first touch with the other replicas is waited for before callers are told to come.
+const FIRST_TOUCH: Duration = Duration::from_secs(5);
 
 /// How long listeners may take to end their calls, of the whole time to drain: an idle connection that does not close
 /// must not use up the time of the flights.
@@ -96,6 +101,7 @@ pub struct App {
     rotations: TaskTracker,
     readiness: Readiness,
     draining: CancellationToken,
+    replica: ReplicaId,
     headers: AnswerHeaders,
     health: HealthTeller,
     demo: Option<DemoUpstream>,
@@ -157,6 +163,7 @@ impl App {
             hub: Hub::default(),
             schedule,
             history: History::default(),
+            trust: if store.is_shared() { Trust::shared(Arc::clone(&clock)) } else { Trust::sole(Arc::clone(&clock)) },
             guard: StormGuard::default(),
             turns: Turns::default(),
             metrics: Metrics::register(&mut registry),
@@ -197,6 +204,7 @@ impl App {
             rotations,
             readiness,
             draining,
+            replica,
             headers,
             health,
             demo: None,
@@ -240,6 +248,18 @@ impl App {
         let (refresher, draining) = (Refresher::new(Arc::clone(&self.cache), self.orders), self.draining.clone());
         workers.start("the refresher", |_| refresher.run(draining));
 
+        let hint = Arc::new(Notify::new());
+        if self.store.is_shared() {
+            let (store, heard) = (Arc::clone(&self.store), Arc::clone(&hint));
+            workers.start("the listener", |stop| async move {
+                select! {
+                    () = store.listen(heard) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+            let fleet = Fleet::new(Arc::clone(&self.cache), self.replica.clone(), Arc::clone(&hint));
+            workers.start("the fleet's ear", |stop| fleet.run(stop));
+        }
         workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
         if let Some(demo) = self.demo {
             workers.start("the demo upstream", |stop| async move {
@@ -249,14 +269,16 @@ impl App {
             });
         }
 
-        let prepared = {
-            let readiness = self.readiness.clone();
-            prepare(&self.store, &shutdown, move || readiness.enter(Phase::Serving))
-        };
+        let readiness = self.readiness.clone();
+        let prepared = prepare(&self.store, &shutdown);
         let warm_start = WarmStart::new(Arc::clone(&self.cache)).run(shutdown.orderly.clone());
         let outcome = select! {
             outcome = async {
                 prepared.await?;
+                // Its first try came before there was a schema.
+                hint.notify_one();
+                self.cache.in_touch(FIRST_TOUCH).await;
+                readiness.enter(Phase::Serving);
                 warm_start.await;
                 shutdown.orderly.cancelled().await;
                 Ok(())
@@ -365,13 +387,10 @@ async fn bind(address: &Listen) -> Result<Bound, AppError> {
 }
 
 /// Prepares the store, however long it takes to answer; callers are told meanwhile that it does not.
-async fn prepare(store: &SharedStore, shutdown: &Shutdown, ready: impl FnOnce()) -> Result<(), AppError> {
+async fn prepare(store: &SharedStore, shutdown: &Shutdown) -> Result<(), AppError> {
     while !shutdown.orderly.is_cancelled() {
         match store.prepare().await {
-            Ok(()) => {
-                ready();
-                return Ok(());
-            }
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::StoreDown => {
                 warn!(%error, "the store does not answer; trying again");
                 sleep(STORE_RETRY).await;

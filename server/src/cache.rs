@@ -9,6 +9,7 @@
 //! `flight/attempt.rs`.
 
 pub mod entry;
+pub mod fleet;
 pub mod flight;
 pub mod guard;
 pub mod history;
@@ -18,6 +19,7 @@ pub mod janitor;
 pub mod memory;
 pub mod refresher;
 mod reject;
+pub mod trust;
 pub mod turns;
 mod watch;
 
@@ -37,10 +39,11 @@ use self::{
     hub::Hub,
     memory::{Entry, Memory},
     refresher::Schedule,
+    trust::Trust,
     turns::Turns,
 };
 use crate::{
-    credential::{Catalog, Credential},
+    credential::{Catalog, Credential, WhenDegraded},
     error::{Error, ErrorKind, Result, Violation},
     metrics::Metrics,
     policy::Authorized,
@@ -70,6 +73,8 @@ pub struct Parts {
     pub schedule: Schedule,
     /// The last attempts.
     pub history: History,
+    /// How much this replica knows of what the others rejected.
+    pub trust: Trust,
     /// Which keys are in a storm of rejections.
     pub guard: StormGuard,
     /// Whose turn it is at the grants that rotate.
@@ -109,6 +114,8 @@ pub struct TokenCache {
     max_tokens: u64,
     pilot: Pilot,
     rejections: Flights<(KeyHash, Generation), Rejected>,
+    /// By the event that the others are to hear of.
+    acknowledgements: Flights<u64, ()>,
     tasks: TaskTracker,
 }
 
@@ -129,11 +136,11 @@ impl Pilot {
 
 /// A token for a caller.
 #[derive(Clone, Debug)]
-pub enum Served {
-    /// The token.
-    Token(Arc<Entry>),
-    /// The caller has it already.
-    NotModified,
+pub struct Served {
+    /// The token. `None`: the caller has it already.
+    pub entry: Option<Arc<Entry>>,
+    /// Whether no acknowledged rejection of it exists. False: the replica has lost touch with the others.
+    pub verified: bool,
 }
 
 /// What a caller can use.
@@ -149,8 +156,8 @@ impl TokenCache {
     pub fn new(parts: Parts, catalog: Catalog, max_tokens: u64, tasks: TaskTracker) -> Self {
         let parts = Arc::new(parts);
         let pilot = Pilot { parts: Arc::clone(&parts), flights: Arc::new(Flights::new(tasks.clone())) };
-        let rejections = Flights::new(tasks.clone());
-        Self { parts, catalog, max_tokens, pilot, rejections, tasks }
+        let (rejections, acknowledgements) = (Flights::new(tasks.clone()), Flights::new(tasks.clone()));
+        Self { parts, catalog, max_tokens, pilot, rejections, acknowledgements, tasks }
     }
 
     /// A token that is valid now and for as long as asked; if the request reports one as refused, that one first.
@@ -159,7 +166,8 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// `NoSuchCredential`; `BadRequest` if the upstream's tokens never last that long; `UpstreamSlow` if the deadline
+    /// `NoSuchCredential`; `StoreDown` if the replica is out of touch and the credential is refused then; `BadRequest` if
+    /// the upstream's tokens never last that long; `UpstreamSlow` if the deadline
     /// passes; what the flight failed with.
     pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
         let (credential, key) = self.resolve(&request.selector)?;
@@ -167,12 +175,17 @@ impl TokenCache {
             within(patience(deadline), self.reject_generation(credential, &key, generation)).await?;
         }
         let need = Need { min_validity: request.min_validity, avoid: request.rejected };
+        let term = self.parts.trust.term();
         let entry = self.current(credential, &key, need, deadline).await?;
-        entry.mark_used(self.now());
-        if request.if_generation_not == Some(entry.token.generation) {
-            return Ok(Served::NotModified);
+        // One and the same term before and after: nothing that was acknowledged before this call began was missed.
+        let verified = term.is_some() && self.parts.trust.term() == term;
+        if !verified && credential.when_degraded == WhenDegraded::Refuse {
+            let message = "this replica is out of touch with the others, and the credential is refused meanwhile";
+            return Err(Error::new(ErrorKind::StoreDown, message).with_retry_after(entry::MIN_SPACING));
         }
-        Ok(Served::Token(entry))
+        entry.mark_used(self.now());
+        let is_known = request.if_generation_not == Some(entry.token.generation);
+        Ok(Served { entry: (!is_known).then_some(entry), verified })
     }
 
     /// The lowest generation of a key that may be served.

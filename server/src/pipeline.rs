@@ -21,7 +21,7 @@ use crate::{
     policy::{
         Action, Ask, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest, authorize,
     },
-    store::Rejected,
+    store::{Rejected, Replica},
     types::{Caller, CredentialName, Peer, Rejection, Selector, TokenRequest},
 };
 
@@ -167,6 +167,16 @@ impl Pipeline {
     /// `NoIdentity`, `BadIdentity`, `NotAllowed`.
     pub async fn inspect_server(&self, call: &Call) -> Result<Authorized<ServerRequest>> {
         self.admit(call, ServerRequest).await
+    }
+
+    /// The replicas that share the store.
+    ///
+    /// # Errors
+    ///
+    /// `StoreDown`; `NoIdentity`, `BadIdentity`, `NotAllowed`.
+    pub async fn list_replicas(&self, call: &Call) -> Result<Vec<Replica>> {
+        let request = self.admit(call, ServerRequest).await?;
+        self.cache.replicas(&request).await
     }
 
     async fn admit<T: Ask>(&self, call: &Call, request: T) -> Result<Authorized<T>> {

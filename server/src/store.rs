@@ -11,9 +11,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, Secret, Token, TokenKey},
 };
@@ -100,7 +101,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool>;
 
     /// Journals that the refresh token of this version is about to be sent to the upstream. Returns false, and writes
-    /// nothing, if the grant's version has moved.
+    /// nothing, if the grant's version has moved, or if another intent is open than the one it takes the place of: of two
+    /// that would send the same refresh token one finds out in time.
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool>;
 
     /// Ends an intent whose call certainly consumed nothing. Does nothing if the version has moved.
@@ -116,11 +118,46 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// failed before it. Rows with a token stay, for their generation must not begin anew. Returns how many of both.
     async fn prune(&self, older_than: Timestamp) -> Result<u64>;
 
+    /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Says that a replica lives and which events it has applied. Whoever rejects a token waits for it from now on, for
+    /// as long as `ttl` on the store's clock.
+    async fn heartbeat(&self, _beat: Heartbeat) -> Result<()> {
+        Err(not_shared())
+    }
+
+    /// The replicas that have said so lately, by their ids; also those whose lease has lapsed, for a day.
+    async fn replicas(&self) -> Result<Vec<Replica>> {
+        Err(not_shared())
+    }
+
+    /// Ends a replica's lease at once: nobody waits for it any more.
+    async fn leave(&self, _replica: ReplicaId) -> Result<()> {
+        Err(not_shared())
+    }
+
+    /// An id that every event younger than `age` comes after, committed or not yet.
+    async fn event_horizon(&self, _age: Duration) -> Result<u64> {
+        Err(not_shared())
+    }
+
+    /// Calls `hint` whenever there may be new events, for ever. A hint may be missing: it only hastens the next look.
+    async fn listen(&self, _hint: Arc<Notify>) {
+        std::future::pending::<()>().await;
+    }
+
     /// Whether the store answers.
     async fn ping(&self) -> Result<()>;
 
     /// Ends all connections. Later calls fail.
     async fn close(&self);
+}
+
+fn not_shared() -> Error {
+    Error::bug("this kind of store is not for several replicas")
 }
 
 /// A store that many share.
@@ -272,12 +309,16 @@ pub struct FailedAttempt {
 }
 
 /// What became of a rejection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
-    /// Whether this call took the generation out of service.
+    /// Whether this call raised the floor.
     pub invalidated: bool,
     /// The lowest generation that may be served from now on.
     pub min_generation: Generation,
+    /// The generation of the row's last token.
+    pub generation: Generation,
+    /// The event of the key's last rejection, this one or an earlier one. 0: there was none.
+    pub event: u64,
 }
 
 /// A refresh token or log-in session that a credential must not lose.
@@ -294,7 +335,7 @@ pub struct Grant {
     /// Fingerprint of the refresh token that a person supplied and that this one descends from.
     pub seed: Fingerprint,
     /// A call that is under way, or whose end nobody saw.
-    pub intent: Option<RotationIntent>,
+    pub intent: Option<OpenIntent>,
     /// Why a person has to log in again.
     pub needs_reauth: Option<String>,
     /// When its refresh token last changed.
@@ -330,10 +371,64 @@ pub struct RotationIntent {
     pub credential: CredentialName,
     /// Which version of it.
     pub version: u64,
+    /// Whose call it is: no two calls have the same.
+    pub owner: String,
+    /// The owner of the open intent that this one takes the place of. `None`: there is none.
+    pub over: Option<String>,
+}
+
+/// An intent whose end is not journalled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIntent {
     /// The text of the lease's owner.
     pub owner: String,
-    /// When.
-    pub at: Timestamp,
+    /// How long ago it was journalled, by the store's clock.
+    pub age: Duration,
+}
+
+/// A replica's sign of life.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What it runs.
+    pub version: String,
+    /// For how long it is to be waited for.
+    pub ttl: Duration,
+    /// The events that it has applied.
+    pub applied: Applied,
+}
+
+/// A set of events: all up to one, but for those that are missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The highest.
+    pub through: u64,
+    /// Those below it that have not been seen: their transactions may still commit.
+    pub missing: Vec<u64>,
+}
+
+impl Applied {
+    /// Whether an event is in the set.
+    #[must_use]
+    pub fn contains(&self, event: u64) -> bool {
+        event <= self.through && !self.missing.contains(&event)
+    }
+}
+
+/// A replica, as the others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its identifier.
+    pub id: ReplicaId,
+    /// What it runs.
+    pub version: String,
+    /// When it first said that it lives, by the store's clock.
+    pub started_at: Timestamp,
+    /// For how long it is still to be waited for. Zero: its lease has lapsed.
+    pub remaining: Duration,
+    /// The events that it has applied.
+    pub applied: Applied,
 }
 
 /// A change that other replicas must hear of. It carries no secret.

@@ -61,6 +61,10 @@ impl fmt::Debug for Timestamp {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current time.
     fn now(&self) -> Timestamp;
+
+    /// Time since some beginning that never goes back and goes on while the machine is suspended: what a promise to
+    /// others is measured by, which neither a jump of the wall clock nor a sleep may prolong.
+    fn uptime(&self) -> Duration;
 }
 
 /// A clock that many share.
@@ -75,6 +79,12 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(millis(since_epoch))
+    }
+
+    fn uptime(&self) -> Duration {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanos) = (u64::try_from(boot.tv_sec), u32::try_from(boot.tv_nsec));
+        Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
     }
 }
 
@@ -99,6 +109,10 @@ impl TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         self.start.after(self.origin.elapsed())
+    }
+
+    fn uptime(&self) -> Duration {
+        self.origin.elapsed()
     }
 }
 

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     credential::Credential,
     error::{Error, ErrorKind, Result},
-    policy::{Authorized, CredentialRequest, RefreshRequest},
-    store::{Failures, Grant, Holder, LeaseScope, TokenRow},
+    policy::{Authorized, CredentialRequest, RefreshRequest, ServerRequest},
+    store::{Applied, Failures, Grant, Holder, LeaseScope, Replica, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, TokenKey},
 };
@@ -175,6 +175,24 @@ impl TokenCache {
         }
         let row = self.parts.store.load(key.hash()).await?.ok_or_else(|| Error::bug("a refreshed row vanished"))?;
         Ok(self.report(credential, row, None))
+    }
+
+    /// The replicas that share the store; this one alone where it is not for several.
+    ///
+    /// # Errors
+    ///
+    /// `StoreDown`.
+    pub async fn replicas(&self, _: &Authorized<ServerRequest>) -> Result<Vec<Replica>> {
+        if self.parts.store.is_shared() {
+            return self.parts.store.replicas().await;
+        }
+        Ok(vec![Replica {
+            id: self.parts.replica.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.parts.started_at,
+            remaining: Duration::ZERO,
+            applied: Applied::default(),
+        }])
     }
 
     /// How many tokens memory holds, about.

@@ -100,6 +100,7 @@ pub struct Memory {
     entries: moka::sync::Cache<KeyHash, Arc<Entry>>,
     refusals: moka::sync::Cache<KeyHash, Arc<Refusal>>,
     floors: papaya::HashMap<KeyHash, Generation>,
+    acknowledged: moka::sync::Cache<KeyHash, Generation>,
 }
 
 impl Memory {
@@ -107,7 +108,12 @@ impl Memory {
     #[must_use]
     pub fn new(max_tokens: u64) -> Self {
         let refusals = moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(REFUSAL_TTL).build();
-        Self { entries: moka::sync::Cache::new(max_tokens), refusals, floors: papaya::HashMap::new() }
+        Self {
+            entries: moka::sync::Cache::new(max_tokens),
+            refusals,
+            floors: papaya::HashMap::new(),
+            acknowledged: moka::sync::Cache::new(max_tokens),
+        }
     }
 
     /// The entry of a key, unless its generation is below the floor. It may be expired.
@@ -152,6 +158,17 @@ impl Memory {
         let before = self.floor(&key);
         self.floors.pin().update_or_insert(key, |present| (*present).max(floor), floor);
         before < floor
+    }
+
+    /// Whether every live replica is known to have heard that this generation is rejected.
+    #[must_use]
+    pub fn is_acknowledged(&self, key: &KeyHash, rejected: Generation) -> bool {
+        self.acknowledged.get(key).is_some_and(|floor| rejected < floor)
+    }
+
+    /// Notes that every live replica has heard of a floor. A forgotten one costs a look into the store.
+    pub fn acknowledge(&self, key: KeyHash, floor: Generation) {
+        self.acknowledged.insert(key, floor);
     }
 
     /// Why the key's last attempt failed, if it is too early for the next one.

@@ -1,9 +1,12 @@
 //! Rejection: compare-and-invalidate, so that any number of reports on one dead token cost one new one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tracing::{info, warn};
 
@@ -14,12 +17,19 @@ use super::{
 };
 use crate::{
     credential::Credential,
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     policy::{Authorized, CredentialRequest},
-    store::{Rejected, TokenRow},
+    store::{Rejected, Replica, TokenRow},
     time::Timestamp,
     types::{Generation, RejectedToken, Rejection, TokenKey},
 };
+
+/// How soon it is looked whether the others have heard, and how often at last.
+const FIRST_LOOK: Duration = Duration::from_millis(3);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+/// A replica that is silent is waited for until its lease lapses; one that lives and hears nothing, this long.
+const LONGEST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(10);
 
 /// The most tokens of one credential that one call invalidates.
 const MAX_ROWS: u32 = 100_000;
@@ -28,8 +38,8 @@ const MAX_ROWS: u32 = 100_000;
 const REVOKED_AT_ONCE: usize = 8;
 
 impl TokenCache {
-    /// Takes a token out of service, if the report means that it is dead and it is still the current one, and begins to
-    /// replace it.
+    /// Takes a token out of service, if the report means that it is dead, and begins to replace it. Returns when every live
+    /// replica has heard: from then on none of them serves it as verified.
     ///
     /// Cancel-safe: what was begun goes on.
     ///
@@ -40,7 +50,7 @@ impl TokenCache {
     pub async fn reject(&self, rejection: &Authorized<Rejection>) -> Result<Rejected> {
         let (credential, key) = self.resolve(&rejection.selector)?;
         if !credential.reject_on.matches(rejection.http_status, rejection.error.as_deref()) {
-            return Ok(Rejected { invalidated: false, min_generation: self.floor(&key) });
+            return Ok(self.unchanged(&key));
         }
         let generation = match rejection.rejected {
             RejectedToken::Generation(generation) => Some(generation),
@@ -52,24 +62,52 @@ impl TokenCache {
                 known.filter(|token| token.fingerprint == fingerprint).map(|token| token.generation)
             }
         };
-        match generation {
-            Some(generation) => self.reject_generation(credential, &key, generation).await,
-            None => Ok(Rejected { invalidated: false, min_generation: self.floor(&key) }),
+        let Some(generation) = generation else { return Ok(self.unchanged(&key)) };
+        if self.parts.memory.is_acknowledged(&key.hash(), generation) {
+            return Ok(self.unchanged(&key));
         }
+        let rejected = self.take_out_once(credential, &key, generation).await?;
+        self.await_others(rejected.event).await?;
+        self.parts.memory.acknowledge(key.hash(), rejected.min_generation);
+        Ok(Rejected { invalidated: rejected.invalidated && rejected.generation == generation, ..rejected })
     }
 
-    /// Takes one generation out of service. Reports on an older one are answered from memory.
+    /// Waits until every live replica has applied an event, or its lease has lapsed. However many wait, one looks.
+    async fn await_others(&self, event: u64) -> Result<()> {
+        if !self.parts.store.is_shared() || event == 0 {
+            return Ok(());
+        }
+        self.acknowledgements.join(event, || Arc::clone(&self.parts).look_at_others(event)).wait().await
+    }
+
+    fn unchanged(&self, key: &TokenKey) -> Rejected {
+        Rejected { min_generation: self.floor(key), ..Rejected::default() }
+    }
+
+    /// Takes one generation out of service for a caller that will not take it again anyway: nobody else is waited for.
+    /// Reports on an older one cost nothing.
     pub(super) async fn reject_generation(
+        &self,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        generation: Generation,
+    ) -> Result<()> {
+        let held = self.parts.memory.get(&key.hash());
+        let lowest = held.map_or(self.floor(key), |entry| entry.token.generation);
+        if generation >= lowest {
+            self.take_out_once(credential, key, generation).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes one generation out of service, once, however many report it.
+    async fn take_out_once(
         &self,
         credential: &Arc<Credential>,
         key: &TokenKey,
         generation: Generation,
     ) -> Result<Rejected> {
         let held = self.parts.memory.get(&key.hash());
-        let lowest = held.as_ref().map_or(self.floor(key), |entry| entry.token.generation);
-        if generation < lowest {
-            return Ok(Rejected { invalidated: false, min_generation: lowest });
-        }
         let report = Report {
             pilot: self.pilot.clone(),
             credential: Arc::clone(credential),
@@ -97,15 +135,16 @@ impl TokenCache {
         if !dry_run && credential.provider.capabilities().revocable {
             self.tasks.spawn(revoke(Arc::clone(credential), rows, self.now()));
         }
-        let mut count = 0;
+        let (mut count, mut last_event) = (0, 0);
         for row in live {
             count += 1;
             if !dry_run {
-                self.parts.take_out(&row.key, row.generation).await?;
+                last_event = self.parts.take_out(&row.key, row.generation).await?.event.max(last_event);
                 // An error says that nothing is revoked here.
                 let _ = taken_out.send(row);
             }
         }
+        self.await_others(last_event).await?;
         Ok(count)
     }
 }
@@ -124,6 +163,25 @@ async fn revoke(credential: Arc<Credential>, rows: mpsc::UnboundedReceiver<Token
 }
 
 impl Parts {
+    /// Looks until every live replica has applied an event, or its lease has lapsed.
+    async fn look_at_others(self: Arc<Self>, event: u64) -> Result<()> {
+        let begun = Instant::now();
+        let mut pause = FIRST_LOOK;
+        while begun.elapsed() < LONGEST_ACKNOWLEDGEMENT {
+            let replicas = self.store.replicas().await?;
+            let is_behind = |other: &Replica| {
+                other.id != self.replica && !other.remaining.is_zero() && !other.applied.contains(event)
+            };
+            if !replicas.iter().any(is_behind) {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+        let message = "the token is rejected, but a replica lives that does not hear of it";
+        Err(Error::new(ErrorKind::StoreDown, message).with_retry_after(LAST_LOOK))
+    }
+
     /// Takes a generation out of service everywhere: in the store, in memory, at the watchers.
     async fn take_out(&self, key: &TokenKey, generation: Generation) -> Result<Rejected> {
         let rejected = self.store.reject(key.hash(), generation).await?;
@@ -164,7 +222,7 @@ impl Report {
             }
             result => result?,
         };
-        if rejected.invalidated {
+        if rejected.invalidated && rejected.generation == self.generation {
             info!(credential = %self.key.credential(), generation = %self.generation, "a token was rejected");
             parts.metrics.rejections.inc();
             // It may spend one attempt in spite of backoff, and it alone: who reports later finds that attempt's result.

@@ -16,6 +16,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result as ServiceResult},
     pipeline::Pipeline,
+    store::Replica,
     time::{SharedClock, Timestamp},
     types::{CredentialName, ReplicaId},
 };
@@ -120,6 +121,23 @@ impl AdminService for Admin {
             Ok(v1::InvalidateCredentialsResponse { credentials, token_count })
         };
         answer(invalidated.await)
+    }
+
+    async fn list_replicas(
+        &self,
+        request: Request<v1::ListReplicasRequest>,
+    ) -> Result<Response<v1::ListReplicasResponse>, Status> {
+        let listed = self.pipeline.list_replicas(&call(&request)).await;
+        let replica = |replica: Replica| v1::Replica {
+            answering: replica.id == self.facts.replica,
+            id: replica.id.to_string(),
+            version: replica.version,
+            started_at: Some(convert::timestamp(replica.started_at)),
+            lease_remaining: ProtoDuration::try_from(replica.remaining).ok(),
+            applied_event: replica.applied.through,
+            missing_events: replica.applied.missing,
+        };
+        answer(listed.map(|all| v1::ListReplicasResponse { replicas: all.into_iter().map(replica).collect() }))
     }
 
     async fn get_server_info(

@@ -38,14 +38,12 @@ impl TokenService for Tokens {
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
         let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
-        let (token, not_modified) = match served.await.map_err(|error| status::to_status(&error))? {
-            Served::Token(entry) => (Some(convert::token(&entry)), false),
-            Served::NotModified => (None, true),
-        };
+        let Served { entry, verified } = served.await.map_err(|error| status::to_status(&error))?;
+        let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
-            token,
-            not_modified,
-            freshness: Freshness::Verified.into(),
+            not_modified: entry.is_none(),
+            token: entry.as_deref().map(convert::token),
+            freshness: freshness.into(),
             server_time: Some(convert::timestamp(self.clock.now())),
         }))
     }

@@ -4,6 +4,7 @@
 //! the store is; a store whose clock stands still fails the one test that waits for a lease to lapse.
 
 mod events;
+mod fleet;
 mod grants;
 mod leases;
 mod samples;
@@ -56,6 +57,7 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
             a_refresh_token_that_comes_alone_is_kept_as_one_that_comes_with_a_token,
             of_racing_refresh_tokens_none_is_lost,
             an_intent_is_journalled_only_for_the_current_version,
+            an_intent_ages_by_the_clock_of_the_store,
             an_intent_is_abandoned_by_its_owner_alone,
             a_new_refresh_token_ends_the_intent_and_the_loss,
             a_grant_is_lost_only_at_the_version_that_was_tried;
@@ -74,6 +76,7 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
             a_lease_lasts_a_day_at_most;
         events:
             a_rejection_raises_the_floor_once,
+            every_report_is_told_the_event_of_the_last_rejection,
             a_floor_never_goes_back,
             an_unknown_generation_is_not_rejected,
             of_racing_rejections_exactly_one_counts,
@@ -82,5 +85,11 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
             what_changes_nothing_appends_no_event,
             events_are_paged,
             old_events_are_pruned;
+        fleet:
+            a_replica_is_seen_with_what_it_has_applied,
+            a_replica_that_is_silent_lapses_by_the_clock_of_the_store,
+            a_replica_that_leaves_is_forgotten,
+            the_horizon_lies_before_every_young_event,
+            a_change_is_hinted_to_who_listens;
     }
 }

@@ -6,17 +6,18 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder, Lease,
-    LeaseOwner, LeaseScope, Rejected, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
+    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash},
+    types::{CredentialName, Generation, KeyHash, ReplicaId},
 };
 
 /// How long a caller waits for an operation.
@@ -156,6 +157,31 @@ impl TokenStore for DetachedTokenStore {
 
     async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         self.run(move |store| async move { store.prune(older_than).await }).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<()> {
+        self.run(move |store| async move { store.heartbeat(beat).await }).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Replica>> {
+        self.run(|store| async move { store.replicas().await }).await
+    }
+
+    async fn leave(&self, replica: ReplicaId) -> Result<()> {
+        self.run(move |store| async move { store.leave(replica).await }).await
+    }
+
+    async fn event_horizon(&self, age: Duration) -> Result<u64> {
+        self.run(move |store| async move { store.event_horizon(age).await }).await
+    }
+
+    /// Not in a task of its own: it belongs to the worker that listens, and ends with it.
+    async fn listen(&self, hint: Arc<Notify>) {
+        self.inner.listen(hint).await;
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,21 +1,21 @@
 //! A store that is slow or down when a test says so.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder, Lease,
-    LeaseOwner, LeaseScope, Rejected, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
+    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash},
+    types::{CredentialName, Generation, KeyHash, ReplicaId},
 };
 
 /// Another store, with faults.
@@ -62,6 +62,14 @@ macro_rules! with_faults {
                 self.inner.kind()
             }
 
+            fn is_shared(&self) -> bool {
+                self.inner.is_shared()
+            }
+
+            async fn listen(&self, hint: Arc<Notify>) {
+                self.inner.listen(hint).await;
+            }
+
             async fn close(&self) {
                 self.inner.close().await;
             }
@@ -95,5 +103,9 @@ with_faults! {
     fn lose_grant(credential: CredentialName, version: u64, reason: String) -> bool;
     fn events(after: u64, limit: u32) -> Vec<Event>;
     fn prune(older_than: Timestamp) -> u64;
+    fn heartbeat(beat: Heartbeat) -> ();
+    fn replicas() -> Vec<Replica>;
+    fn leave(replica: ReplicaId) -> ();
+    fn event_horizon(age: Duration) -> u64;
     fn ping() -> ();
 }

@@ -2,20 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::{
     Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Grant, GrantCandidate, GrantSeed, GrantUpdate,
-    Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, RotationIntent, TokenRow, TokenStore,
+    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, OpenIntent, Rejected, Replica, RotationIntent,
+    TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::{SharedClock, Timestamp},
-    types::{CredentialName, Fingerprint, Generation, KeyHash, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, TokenKey},
 };
 
 /// Keeps everything in memory. Its own clock is the one that it is given.
@@ -23,6 +25,9 @@ use crate::{
 pub struct MemoryTokenStore {
     clock: SharedClock,
     state: Mutex<State>,
+    /// Told of each commit and rejection.
+    news: Notify,
+    shared: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +36,10 @@ struct State {
     tokens: BTreeMap<KeyHash, TokenRow>,
     grants: HashMap<CredentialName, Grant>,
     candidates: HashMap<CredentialName, Vec<GrantCandidate>>,
+    intents: HashMap<CredentialName, Timestamp>,
     leases: HashMap<LeaseScope, HeldLease>,
+    replicas: BTreeMap<String, KnownReplica>,
+    last_rejections: HashMap<KeyHash, u64>,
     events: BTreeMap<u64, Event>,
     last_event: u64,
 }
@@ -42,11 +50,23 @@ struct HeldLease {
     expires_at: Timestamp,
 }
 
+#[derive(Debug)]
+struct KnownReplica {
+    replica: Replica,
+    lease_until: Timestamp,
+}
+
 impl MemoryTokenStore {
-    /// An empty store.
+    /// An empty store of one process.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, state: Mutex::default(), news: Notify::new(), shared: false }
+    }
+
+    /// An empty store that plays a database which several replicas share, all of them in this process.
+    #[must_use]
+    pub fn for_replicas(clock: SharedClock) -> Self {
+        Self { shared: true, ..Self::new(clock) }
     }
 
     /// A panic under the lock leaves no half-done change: every change below is made after all that could fail.
@@ -120,6 +140,7 @@ impl TokenStore for MemoryTokenStore {
     async fn commit(&self, commit: Commit) -> Result<Committed> {
         let (mut state, now) = (self.state()?, self.clock.now());
         let committed = state.commit_token(&commit, now);
+        self.news.notify_waiters();
         if let Some(update) = commit.grant {
             state.keep_grant(commit.key.credential().clone(), update);
         }
@@ -141,7 +162,7 @@ impl TokenStore for MemoryTokenStore {
     async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected> {
         let (mut state, now) = (self.state()?, self.clock.now());
         let Some(row) = state.tokens.get_mut(&key) else {
-            return Ok(Rejected { invalidated: false, min_generation: Generation::NONE });
+            return Ok(Rejected::default());
         };
         let known = Generation::NONE < generation && generation <= row.generation;
         let invalidated = known && row.min_generation <= generation;
@@ -150,9 +171,12 @@ impl TokenStore for MemoryTokenStore {
         }
         let row = row.clone();
         if invalidated {
-            state.append(EventKind::Rejected, &row, generation, now);
+            let event = state.append(EventKind::Rejected, &row, generation, now);
+            state.last_rejections.insert(key, event);
+            self.news.notify_waiters();
         }
-        Ok(Rejected { invalidated, min_generation: row.min_generation })
+        let event = state.last_rejections.get(&key).copied().unwrap_or_default();
+        Ok(Rejected { invalidated, min_generation: row.min_generation, generation: row.generation, event })
     }
 
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
@@ -160,7 +184,12 @@ impl TokenStore for MemoryTokenStore {
     }
 
     async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>> {
-        Ok(self.state()?.grants.get(&credential).cloned())
+        let (state, now) = (self.state()?, self.clock.now());
+        let mut grant = state.grants.get(&credential).cloned();
+        if let Some(intent) = grant.as_mut().and_then(|grant| grant.intent.as_mut()) {
+            intent.age = state.intents.get(&credential).map_or(Duration::MAX, |begun| now.since(*begun));
+        }
+        Ok(grant)
     }
 
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
@@ -190,7 +219,11 @@ impl TokenStore for MemoryTokenStore {
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
         let mut state = self.state()?;
         let Some(grant) = state.grant_at(&intent.credential, intent.version) else { return Ok(false) };
-        grant.intent = Some(intent);
+        if grant.intent.as_ref().map(|open| &open.owner) != intent.over.as_ref() {
+            return Ok(false);
+        }
+        grant.intent = Some(OpenIntent { owner: intent.owner, age: Duration::ZERO });
+        state.intents.insert(intent.credential, self.clock.now());
         Ok(true)
     }
 
@@ -221,6 +254,46 @@ impl TokenStore for MemoryTokenStore {
         let is_used = |failures: &Failures| failures.at >= older_than;
         state.tokens.retain(|_, row| row.token.is_some() || row.failures.as_ref().is_none_or(is_used));
         Ok((before - state.events.len() - state.tokens.len()) as u64)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<()> {
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let Heartbeat { replica: id, version, ttl, applied } = beat;
+        let started_at = state.replicas.get(id.as_str()).map_or(now, |known| known.replica.started_at);
+        let lease_until = now.after(ttl.min(MAX_LEASE));
+        let known = Replica { id: id.clone(), version, started_at, remaining: Duration::ZERO, applied };
+        state.replicas.insert(id.to_string(), KnownReplica { replica: known, lease_until });
+        Ok(())
+    }
+
+    async fn replicas(&self) -> Result<Vec<Replica>> {
+        let now = self.clock.now();
+        let seen = |known: &KnownReplica| Replica { remaining: known.lease_until.since(now), ..known.replica.clone() };
+        Ok(self.state()?.replicas.values().map(seen).collect())
+    }
+
+    async fn leave(&self, replica: ReplicaId) -> Result<()> {
+        self.state()?.replicas.remove(replica.as_str());
+        Ok(())
+    }
+
+    async fn event_horizon(&self, age: Duration) -> Result<u64> {
+        let (state, since) = (self.state()?, self.clock.now().before(age));
+        let young = state.events.values().find(|event| event.at >= since);
+        Ok(young.map_or(state.last_event, |event| event.id - 1))
+    }
+
+    async fn listen(&self, hint: Arc<Notify>) {
+        loop {
+            // Created first: what happens from now on is not missed.
+            let news = self.news.notified();
+            hint.notify_one();
+            news.await;
+        }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -289,7 +362,7 @@ impl State {
         false
     }
 
-    fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) {
+    fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) -> u64 {
         self.last_event += 1;
         let event = Event {
             id: self.last_event,
@@ -301,6 +374,7 @@ impl State {
             at,
         };
         self.events.insert(event.id, event);
+        self.last_event
     }
 
     fn grant_at(&mut self, credential: &CredentialName, version: u64) -> Option<&mut Grant> {
@@ -330,8 +404,6 @@ fn empty_row(key: TokenKey, config: Fingerprint, last_used_at: Timestamp) -> Tok
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         store::{SharedStore, conformance},
@@ -341,5 +413,6 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_memory_store_conforms() {
         conformance::run(async || Arc::new(MemoryTokenStore::new(Arc::new(SystemClock))) as SharedStore).await;
+        conformance::run(async || Arc::new(MemoryTokenStore::for_replicas(Arc::new(SystemClock))) as SharedStore).await;
     }
 }

@@ -4,10 +4,11 @@
 //! its limits on one connection. Nothing here lives in a session: no prepared statement unless the URL allows it, no
 //! advisory lock, no setting.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::sync::Notify;
 
 use self::{
     config::PgStoreConfig,
@@ -15,8 +16,9 @@ use self::{
     transaction::{PgTransaction, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, RotationIntent, StoreUrl, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate,
+    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, StoreUrl, TokenRow,
+    TokenStore,
     sql::{
         self,
         rows::{
@@ -28,11 +30,12 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, Secret},
 };
 
 mod config;
 mod error;
+mod fleet;
 mod queries;
 mod schema;
 mod transaction;
@@ -217,10 +220,11 @@ impl PgTokenStore {
         kind: EventKind,
         key: KeyHash,
         generation: Generation,
-    ) -> Result<(), PgStoreError> {
-        let event = query!(self, sql::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
-        event.execute(&mut **tx).await?;
-        Ok(())
+    ) -> Result<i64, PgStoreError> {
+        let event =
+            query_as!(self, queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
+        let (id, _): (i64, Option<String>) = event.fetch_one(&mut **tx).await?;
+        Ok(id)
     }
 
     async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, PgStoreError> {
@@ -232,12 +236,15 @@ impl PgTokenStore {
             invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
         }
         if invalidated {
-            self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            let event = self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            query!(self, sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
         }
-        let floor: Option<(i64,)> = query_as!(self, sql::MIN_GENERATION, hash).fetch_optional(&mut *tx).await?;
+        let floor: Option<(i64, i64, i64)> = query_as!(self, sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
-        let floor = floor.and_then(|(floor,)| u64::try_from(floor).ok()).unwrap_or(0);
-        Ok(Rejected { invalidated, min_generation: Generation::new(floor) })
+        let (floor, last, event) = floor.unwrap_or_default();
+        let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
+        let event = u64::try_from(event).unwrap_or(0);
+        Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })
     }
 
     async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, PgStoreError> {
@@ -250,7 +257,7 @@ impl PgTokenStore {
 
     async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, PgStoreError> {
         let mut tx = self.begin().await?;
-        let row = query_as!(self, sql::LOAD_GRANT, credential.as_str());
+        let row = query_as!(self, queries::LOAD_GRANT, credential.as_str());
         let row: Option<GrantColumns> = row.fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         Ok(row.map(Grant::try_from).transpose()?)
@@ -372,9 +379,10 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
-        let RotationIntent { credential, version, owner, at } = intent;
-        let (name, version, at) = (credential.as_str(), signed(version), at.as_millis());
-        let begin = || self.execute(query!(self, sql::BEGIN_ROTATION, name, version, owner.as_str(), at));
+        let RotationIntent { credential, version, owner, over } = intent;
+        let (name, version) = (credential.as_str(), signed(version));
+        let begin =
+            || self.execute(query!(self, queries::BEGIN_ROTATION, name, version, owner.as_str(), over.as_deref()));
         Ok(retried("begin_rotation", begin).await? == 1)
     }
 
@@ -398,7 +406,7 @@ impl TokenStore for PgTokenStore {
     async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         let before = older_than.as_millis().clamp(TIMES.0, TIMES.1);
         let mut pruned = 0;
-        for sql in [queries::PRUNE_EVENTS, sql::PRUNE_ROWS] {
+        for sql in [queries::PRUNE_EVENTS, queries::PRUNE_REPLICAS, sql::PRUNE_ROWS] {
             loop {
                 let deleted = retried("prune", || self.execute(query!(self, sql, before, PRUNE_BATCH))).await?;
                 pruned += deleted;
@@ -408,6 +416,30 @@ impl TokenStore for PgTokenStore {
             }
         }
         Ok(pruned)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn heartbeat(&self, beat: Heartbeat) -> Result<()> {
+        retried("heartbeat", || fleet::heartbeat(self, &beat)).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<Replica>> {
+        retried("replicas", || fleet::replicas(self)).await
+    }
+
+    async fn leave(&self, replica: ReplicaId) -> Result<()> {
+        retried("leave", || self.execute(query!(self, queries::LEAVE, replica.as_str()))).await.map(drop)
+    }
+
+    async fn event_horizon(&self, age: Duration) -> Result<u64> {
+        retried("event_horizon", || fleet::event_horizon(self, age)).await
+    }
+
+    async fn listen(&self, hint: Arc<Notify>) {
+        fleet::listen(self, &hint).await;
     }
 
     async fn ping(&self) -> Result<()> {

@@ -59,16 +59,10 @@ pub(super) const PRUNE_ROWS: &str = "\
 pub(super) const REJECT: &str = "\
     UPDATE tokens SET min_generation = $3 WHERE key_hash = $1 AND generation >= $2 AND min_generation <= $2";
 
-pub(super) const MIN_GENERATION: &str = "SELECT min_generation FROM tokens WHERE key_hash = $1";
+/// The floor of a row, its last generation, and the event that set the floor.
+pub(super) const FLOOR: &str = "SELECT min_generation, generation, reject_event FROM tokens WHERE key_hash = $1";
 
-/// In the transaction of the change, so that the floor is the one it left.
-pub(super) const APPEND_EVENT: &str = "\
-    INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
-    SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2";
-
-pub(super) const LOAD_GRANT: &str = "\
-    SELECT credential, version, refresh_token, previous, seed, intent_owner, intent_at, needs_reauth, updated_at \
-    FROM grants WHERE credential = $1";
+pub(super) const SET_REJECT_EVENT: &str = "UPDATE tokens SET reject_event = $2 WHERE key_hash = $1";
 
 pub(super) const CANDIDATES: &str = "\
     SELECT base_version, refresh_token, received_at FROM grant_candidates WHERE credential = $1 ORDER BY id";
@@ -96,9 +90,6 @@ pub(super) const INSERT_CANDIDATE: &str = "\
     INSERT INTO grant_candidates (credential, base_version, refresh_token, received_at) SELECT $1, $2, $3, $4 \
     WHERE NOT EXISTS (SELECT 1 FROM grants WHERE credential = $1 AND (refresh_token = $3 OR previous = $3)) \
         AND NOT EXISTS (SELECT 1 FROM grant_candidates WHERE credential = $1 AND refresh_token = $3)";
-
-pub(super) const BEGIN_ROTATION: &str =
-    "UPDATE grants SET intent_owner = $3, intent_at = $4 WHERE credential = $1 AND version = $2";
 
 pub(super) const ABANDON_ROTATION: &str = "\
     UPDATE grants SET intent_owner = NULL, intent_at = NULL \

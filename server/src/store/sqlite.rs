@@ -217,10 +217,10 @@ impl SqliteTokenStore {
         kind: EventKind,
         key: KeyHash,
         generation: Generation,
-    ) -> Result<(), SqliteStoreError> {
-        let event = query!(sql::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
-        event.execute(&mut **tx).await?;
-        Ok(())
+    ) -> Result<i64, SqliteStoreError> {
+        let event = query_as!(queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
+        let (id,): (i64,) = event.fetch_one(&mut **tx).await?;
+        Ok(id)
     }
 
     async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, SqliteStoreError> {
@@ -232,12 +232,15 @@ impl SqliteTokenStore {
             invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
         }
         if invalidated {
-            Self::append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            let event = Self::append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            query!(sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
         }
-        let floor: Option<(i64,)> = query_as!(sql::MIN_GENERATION, hash).fetch_optional(&mut *tx).await?;
+        let floor: Option<(i64, i64, i64)> = query_as!(sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
-        let floor = floor.and_then(|(floor,)| u64::try_from(floor).ok()).unwrap_or(0);
-        Ok(Rejected { invalidated, min_generation: Generation::new(floor) })
+        let (floor, last, event) = floor.unwrap_or_default();
+        let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
+        let event = u64::try_from(event).unwrap_or(0);
+        Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })
     }
 
     async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, SqliteStoreError> {
@@ -247,7 +250,7 @@ impl SqliteTokenStore {
     }
 
     async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, SqliteStoreError> {
-        let row = query_as!(sql::LOAD_GRANT, credential.as_str());
+        let row = query_as!(queries::LOAD_GRANT, credential.as_str());
         let row: Option<GrantColumns> = row.fetch_optional(&self.readers).await?;
         Ok(row.map(Grant::try_from).transpose()?)
     }
@@ -363,9 +366,9 @@ impl TokenStore for SqliteTokenStore {
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
-        let RotationIntent { credential, version, owner, at } = intent;
-        let (name, version, at) = (credential.as_str(), signed(version), at.as_millis());
-        let begin = || self.execute(query!(sql::BEGIN_ROTATION, name, version, owner.as_str(), at));
+        let RotationIntent { credential, version, owner, over } = intent;
+        let (name, version) = (credential.as_str(), signed(version));
+        let begin = || self.execute(query!(queries::BEGIN_ROTATION, name, version, owner.as_str(), over.as_deref()));
         Ok(retried("begin_rotation", begin).await? == 1)
     }
 

@@ -61,6 +61,10 @@ impl Clock for ShiftedClock {
     fn now(&self) -> Timestamp {
         SystemClock.now().after(Duration::from_millis(self.0.load(Ordering::SeqCst)))
     }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime()
+    }
 }
 
 /// A store that the tests run over.

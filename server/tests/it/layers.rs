@@ -52,7 +52,7 @@ const BORDERS: &[(&str, &[&str])] = &[
 /// that every plug-in passes try them all.
 const DOORS: &[(&str, &[&str])] = &[
     ("MemoryTokenStore", &["store", "store::memory", "store::registry"]),
-    ("PgTokenStore", &["store", "store::postgres", "store::registry"]),
+    ("PgTokenStore", &["store", "store::postgres", "store::postgres::fleet", "store::registry"]),
     ("SqliteTokenStore", &["store", "store::sqlite", "store::registry"]),
     ("Registry::builtin", &["app", "cli"]),
     (".mint(", &["cache::flight::attempt", "provider::deadline"]),

@@ -98,6 +98,10 @@ impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         self.0
     }
+
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,10 @@ const MAX_ROUNDS: usize = 5;
 /// What a call may take beyond its own time limit, from the journalling of its intent to its end.
 const CALL_ROOM: Duration = Duration::from_secs(2);
 
+/// How soon after its intent was journalled a refresh token is sent. A replica that was stopped in between, or whose store
+/// was slow, journals again: successors count the time of its call from the journal, and would take it for dead.
+const SEND_WITHIN: Duration = Duration::from_secs(1);
+
 /// A grant that is being sent to the upstream.
 #[derive(Debug)]
 pub(super) struct Spent {
@@ -43,7 +47,8 @@ pub(super) struct Spent {
 /// Finds the grant to send and journals that it will be sent. `row` is what is known of the key.
 pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&TokenRow>) -> Result<Spent> {
     let (store, name) = (&attempt.parts.store, &attempt.credential.name);
-    let mut waited_for = None;
+    let owner = format!("{}#{:016x}", attempt.parts.replica, attempt.parts.rng.with(rand::Rng::next_u64));
+    let (mut waited_for, mut in_doubt) = (None, false);
     for _ in 0..MAX_ROUNDS {
         let stored = store.load_grant(name.clone()).await?;
         let Some(grant) = adopt_configured(attempt, stored).await? else { continue };
@@ -56,12 +61,14 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&
             store.advance_grant(name.clone(), same).await?;
             continue;
         }
-        let in_doubt = grant.intent.is_some();
-        if let (Some(intent), Rotation::Strict) = (&grant.intent, rotation) {
-            // Once: the time of the intent may be that of a clock set back since.
-            let rest = rest_of_call(attempt, intent);
-            if !rest.is_zero() && waited_for.as_ref() != Some(intent) {
-                waited_for = Some(intent.clone());
+        let foreign = grant.intent.as_ref().filter(|intent| intent.owner != owner);
+        in_doubt |= foreign.is_some();
+        if let (Some(intent), Rotation::Strict) = (foreign, rotation) {
+            // Its holder may be waiting for the answer, and a second call now would end the family. Once: whatever the
+            // clock of the store does meanwhile.
+            let rest = (attempt.credential.timeout + CALL_ROOM).saturating_sub(intent.age);
+            if !rest.is_zero() && waited_for.as_ref() != Some(&intent.owner) {
+                waited_for = Some(intent.owner.clone());
                 sleep(rest).await;
                 continue;
             }
@@ -70,10 +77,10 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&
         if rotation == Rotation::None {
             return Ok(spent);
         }
-        let owner = attempt.parts.replica.to_string();
-        let intent =
-            RotationIntent { credential: name.clone(), version: grant.version, owner, at: attempt.parts.clock.now() };
-        if store.begin_rotation(intent.clone()).await? {
+        let over = grant.intent.map(|intent| intent.owner);
+        let intent = RotationIntent { credential: name.clone(), version: grant.version, owner: owner.clone(), over };
+        let journalled = attempt.parts.clock.uptime();
+        if store.begin_rotation(intent.clone()).await? && attempt.parts.clock.uptime() < journalled + SEND_WITHIN {
             return Ok(Spent { intent: Some(intent), ..spent });
         }
     }
@@ -85,13 +92,6 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&
 fn was_lost_otherwise(attempt: &Attempt, row: Option<&TokenRow>) -> bool {
     let failures = row.and_then(|row| row.failures.as_ref());
     failures.is_some_and(|f| f.kind == ErrorKind::NeedsReauth && f.config != attempt.credential.config)
-}
-
-/// How long the call of an intent may still last: its holder may be waiting for the answer, and a second call now would
-/// end the family.
-fn rest_of_call(attempt: &Attempt, intent: &RotationIntent) -> Duration {
-    let longest = attempt.credential.timeout.saturating_add(CALL_ROOM);
-    intent.at.after(longest).since(attempt.parts.clock.now()).min(longest)
 }
 
 /// Adopts the configured refresh token where there is none in the store, or where a person has replaced it since.

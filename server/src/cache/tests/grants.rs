@@ -102,7 +102,7 @@ async fn after_a_crash_in_mid_call_a_strict_grant_is_not_sent_while_that_call_ma
     world.get().await.expect("a token");
     let begun = world.cache.now();
     let version = stored(&world).await.version;
-    let crashed = RotationIntent { credential: name("c"), version, owner: "dead#1".into(), at: begun };
+    let crashed = RotationIntent { credential: name("c"), version, owner: "dead#1".into(), over: None };
     assert!(world.store.begin_rotation(crashed).await.expect("the store works"));
     let entry = world.get_with(|request| request.rejected = Some(Generation::new(1))).await.expect("replayed");
     assert_eq!(entry.token.generation, Generation::new(2));
@@ -149,18 +149,6 @@ async fn while_a_new_refresh_token_waits_to_be_stored_the_old_one_is_not_sent_fo
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     assert_eq!(world.upstream.sent_grants(), ["rt-seed", "rt-1"]);
     assert_eq!(stored(&world).await.refresh_token, Secret::from("rt-2"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_intent_of_a_clock_that_was_set_back_is_waited_for_no_longer_than_a_call_lasts() {
-    let world = World::rotating();
-    world.get().await.expect("a token");
-    let version = stored(&world).await.version;
-    let at = world.cache.now().after(Duration::from_secs(24 * 3600));
-    let crashed = RotationIntent { credential: name("c"), version, owner: "dead#1".into(), at };
-    assert!(world.store.begin_rotation(crashed).await.expect("the store works"));
-    let entry = world.get_with(|request| request.rejected = Some(Generation::new(1))).await.expect("replayed");
-    assert_eq!(entry.token.generation, Generation::new(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,17 +10,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cache::{
         Parts, Served, TokenCache,
+        fleet::Fleet,
         guard::StormGuard,
         history::History,
         hub::Hub,
         memory::{Entry, Memory},
         refresher::{Refresher, Schedule, WarmStart},
+        trust::Trust,
         turns::Turns,
     },
     credential::{AskDefaults, Catalog, Credential, RefreshRules, RejectOn, WhenDegraded},
@@ -186,6 +188,8 @@ pub(super) struct World {
     pub(super) store: SharedStore,
     pub(super) clock: Arc<TokioClock>,
     pub(super) stop: CancellationToken,
+    /// Cuts the replica off from the others: its events and signs of life.
+    pub(super) deaf: CancellationToken,
 }
 
 /// What a world is made of.
@@ -194,11 +198,12 @@ pub(super) struct Plan {
     pub(super) config: &'static str,
     pub(super) seed: u64,
     pub(super) idle_window: Option<Duration>,
+    pub(super) when_degraded: WhenDegraded,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { rotation: None, config: "config-1", seed: 1, idle_window: None }
+        Self { rotation: None, config: "config-1", seed: 1, idle_window: None, when_degraded: WhenDegraded::Serve }
     }
 }
 
@@ -217,13 +222,26 @@ impl World {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
         let store: SharedStore = Arc::new(MemoryTokenStore::new(clock.clone()));
         let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
-        Self::over(store, upstream, clock, plan)
+        Self::over(store, upstream, clock, "test", plan)
+    }
+
+    /// Several replicas over one store, upstream and time, each in touch with the others.
+    pub(super) async fn fleet(count: usize, plan: &Plan) -> Vec<Self> {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+        let store: SharedStore = Arc::new(MemoryTokenStore::for_replicas(clock.clone()));
+        let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
+        let over = |i| Self::over(store.clone(), Arc::clone(&upstream), Arc::clone(&clock), &format!("r{i}"), plan);
+        let worlds: Vec<_> = (0..count).map(over).collect();
+        for world in &worlds {
+            world.cache.in_touch(Duration::from_secs(60)).await;
+        }
+        worlds
     }
 
     /// Another process over the same store, upstream and time.
     pub(super) fn restarted(&self, plan: &Plan) -> Self {
         self.stop.cancel();
-        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), Arc::clone(&self.clock), plan)
+        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), Arc::clone(&self.clock), "test", plan)
     }
 
     /// A world whose store can be told to fail.
@@ -231,17 +249,17 @@ impl World {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
         let store = Arc::new(FaultyTokenStore::new(Arc::new(MemoryTokenStore::new(clock.clone()))));
         let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
-        (Self::over(store.clone(), upstream, clock, plan), store)
+        (Self::over(store.clone(), upstream, clock, "test", plan), store)
     }
 
     /// Another process over the same store and upstream, on a machine whose clock has been set back.
     pub(super) fn restarted_earlier(&self, by: Duration, plan: &Plan) -> Self {
         self.stop.cancel();
         let clock = Arc::new(TokioClock::starting_at(self.clock.now().before(by)));
-        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), clock, plan)
+        Self::over(Arc::clone(&self.store), Arc::clone(&self.upstream), clock, "test", plan)
     }
 
-    fn over(store: SharedStore, upstream: Arc<Upstream>, clock: Arc<TokioClock>, plan: &Plan) -> Self {
+    fn over(store: SharedStore, upstream: Arc<Upstream>, clock: Arc<TokioClock>, replica: &str, plan: &Plan) -> Self {
         let (schedule, orders) = Schedule::new();
         let parts = Parts {
             store: Arc::clone(&store),
@@ -249,12 +267,13 @@ impl World {
             hub: Hub::default(),
             schedule,
             history: History::default(),
+            trust: if store.is_shared() { Trust::shared(clock.clone()) } else { Trust::sole(clock.clone()) },
             guard: StormGuard::default(),
             turns: Turns::default(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             clock: clock.clone(),
             rng: SharedRng::from_seed(plan.seed),
-            replica: ReplicaId::new("test"),
+            replica: ReplicaId::new(replica),
             started_at: clock.now(),
             rotations: TaskTracker::new(),
         };
@@ -265,7 +284,7 @@ impl World {
             defaults: AskDefaults::default(),
             refresh: RefreshRules { idle_window: plan.idle_window, ..RefreshRules::default() },
             reject_on: RejectOn::default(),
-            when_degraded: WhenDegraded::default(),
+            when_degraded: plan.when_degraded,
             timeout: Duration::from_secs(10),
             config: Fingerprint::of_bytes(plan.config.as_bytes()),
         };
@@ -273,7 +292,16 @@ impl World {
         let cache = Arc::new(TokenCache::new(parts, catalog, 100_000, TaskTracker::new()));
         let stop = CancellationToken::new();
         tokio::spawn(Refresher::new(Arc::clone(&cache), orders).run(stop.clone()));
-        Self { cache, upstream, store, clock, stop }
+        let deaf = stop.child_token();
+        if store.is_shared() {
+            let hint = Arc::new(Notify::new());
+            let (listening, heard) = (store.clone(), Arc::clone(&hint));
+            tokio::spawn(deaf.clone().run_until_cancelled_owned(async move { listening.listen(heard).await }));
+            let fleet = Fleet::new(Arc::clone(&cache), ReplicaId::new(replica), hint);
+            // Dropped, not stopped: a replica that is cut off says no farewell.
+            tokio::spawn(deaf.clone().run_until_cancelled_owned(fleet.run(CancellationToken::new())));
+        }
+        Self { cache, upstream, store, clock, stop, deaf }
     }
 
     pub(super) async fn warm_start(&self) {
@@ -285,10 +313,7 @@ impl World {
     }
 
     pub(super) async fn get_with(&self, change: impl FnOnce(&mut TokenRequest)) -> Result<Arc<Entry>> {
-        match self.serve(change).await? {
-            Served::Token(entry) => Ok(entry),
-            Served::NotModified => panic!("not modified"),
-        }
+        Ok(self.serve(change).await?.entry.expect("modified"))
     }
 
     pub(super) async fn serve(&self, change: impl FnOnce(&mut TokenRequest)) -> Result<Served> {

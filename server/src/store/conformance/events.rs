@@ -10,11 +10,12 @@ use crate::{
 };
 
 fn rejected(invalidated: bool, min_generation: u64) -> Rejected {
-    Rejected { invalidated, min_generation: Generation::new(min_generation) }
+    Rejected { invalidated, min_generation: Generation::new(min_generation), ..Rejected::default() }
 }
 
 async fn reject(store: &SharedStore, key: &TokenKey, generation: u64) -> Rejected {
-    store.reject(key.hash(), Generation::new(generation)).await.expect("the store answers")
+    let rejected = store.reject(key.hash(), Generation::new(generation)).await.expect("the store answers");
+    Rejected { generation: Generation::NONE, event: 0, ..rejected }
 }
 
 async fn events(store: &SharedStore) -> Vec<Event> {
@@ -30,6 +31,22 @@ pub(super) async fn a_rejection_raises_the_floor_once(store: SharedStore) {
     let after = row(&store, &key).await;
     assert_eq!(after.min_generation, Generation::new(2));
     assert_eq!((after.generation, after.token), (before.generation, before.token), "the token itself stays");
+}
+
+pub(super) async fn every_report_is_told_the_event_of_the_last_rejection(store: SharedStore) {
+    let key = key("a");
+    commit_up_to(&store, &key, 3).await;
+    let report = async |generation| {
+        let told = store.reject(key.hash(), Generation::new(generation)).await.expect("the store answers");
+        assert_eq!(told.generation, Generation::new(3));
+        told.event
+    };
+    assert_eq!(report(9).await, 0, "there was none");
+    let first = report(2).await;
+    let last = events(&store).await.pop().expect("there are events");
+    assert_eq!((last.kind, last.id), (EventKind::Rejected, first));
+    assert_eq!((report(2).await, report(1).await), (first, first));
+    assert!(report(3).await > first);
 }
 
 pub(super) async fn a_floor_never_goes_back(store: SharedStore) {

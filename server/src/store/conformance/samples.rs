@@ -80,7 +80,7 @@ pub(super) fn seed(name: &str, refresh_token: &str) -> GrantSeed {
 }
 
 pub(super) fn intent(name: &str, version: u64, owner: &str) -> RotationIntent {
-    RotationIntent { credential: credential(name), version, owner: owner.into(), at: at(1_700_000_000_654) }
+    RotationIntent { credential: credential(name), version, owner: owner.into(), over: None }
 }
 
 pub(super) fn owner(replica: &str, nonce: u64) -> LeaseOwner {

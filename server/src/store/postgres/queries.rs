@@ -48,3 +48,39 @@ pub(super) const EVENTS: &str = "\
 pub(super) const PRUNE_EVENTS: &str = "\
     DELETE FROM events WHERE id IN (SELECT id FROM events \
         WHERE at < 'epoch'::timestamptz + $1 * interval '1 millisecond' ORDER BY id LIMIT $2)";
+
+/// In the transaction of the change, so that the floor is the one it left. Listeners hear of it when it commits.
+pub(super) const APPEND_EVENT: &str = "\
+    WITH event AS (INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
+        SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id) \
+    SELECT id, pg_notify('tokencache_events', '')::text AS notified FROM event";
+
+pub(super) const LOAD_GRANT: &str = "\
+    SELECT credential, version, refresh_token, previous, seed, intent_owner, \
+        (extract(epoch FROM clock_timestamp() - intent_at) * 1000)::bigint AS intent_age, needs_reauth, updated_at \
+    FROM grants WHERE credential = $1";
+
+pub(super) const BEGIN_ROTATION: &str = "\
+    UPDATE grants SET intent_owner = $3, intent_at = clock_timestamp() \
+    WHERE credential = $1 AND version = $2 AND intent_owner IS NOT DISTINCT FROM $4";
+
+pub(super) const HEARTBEAT: &str = "\
+    INSERT INTO replicas AS known (id, version, lease_until, applied, missing) \
+    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond', $4, $5) \
+    ON CONFLICT (id) DO UPDATE SET version = excluded.version, applied = excluded.applied, \
+        missing = excluded.missing, lease_until = clock_timestamp() + $3 * interval '1 millisecond'";
+
+pub(super) const REPLICAS: &str = "\
+    SELECT id, version, (extract(epoch FROM started_at) * 1000)::bigint AS started_at, \
+        ceil(extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint AS remaining, applied, missing \
+    FROM replicas ORDER BY id";
+
+pub(super) const LEAVE: &str = "DELETE FROM replicas WHERE id = $1";
+
+/// Those that nobody has heard of for long.
+pub(super) const PRUNE_REPLICAS: &str = "DELETE FROM replicas WHERE id IN (SELECT id FROM replicas \
+    WHERE lease_until < 'epoch'::timestamptz + $1 * interval '1 millisecond' ORDER BY id LIMIT $2)";
+
+pub(super) const EVENT_HORIZON: &str = "\
+    SELECT coalesce((SELECT min(id) - 1 FROM events WHERE at >= clock_timestamp() - $1 * interval '1 millisecond'), \
+        (SELECT max(id) FROM events), 0)";

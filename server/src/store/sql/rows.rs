@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     error::ErrorKind,
-    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, RotationIntent, TokenRow},
+    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, TokenRow},
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
 };
@@ -155,7 +155,7 @@ pub(in crate::store) struct GrantColumns {
     previous: Option<Vec<u8>>,
     seed: String,
     intent_owner: Option<String>,
-    intent_at: Option<i64>,
+    intent_age: Option<i64>,
     needs_reauth: Option<String>,
     updated_at: i64,
 }
@@ -169,8 +169,8 @@ impl TryFrom<GrantColumns> for Grant {
         let intent = match row.intent_owner {
             None => None,
             Some(owner) => {
-                let at = timestamp(row.intent_at, "intent_at")?;
-                Some(RotationIntent { credential: credential.clone(), version, owner, at })
+                let age = row.intent_age.ok_or(BadRow("intent_at"))?;
+                Some(OpenIntent { owner, age: Duration::from_millis(u64::try_from(age).unwrap_or(0)) })
             }
         };
         Ok(Self {

@@ -21,3 +21,17 @@ pub(super) const EVENTS: &str = "\
 /// A bounded number at a time, so that no writer waits for long.
 pub(super) const PRUNE_EVENTS: &str =
     "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 ORDER BY id LIMIT $2)";
+
+/// In the transaction of the change, so that the floor is the one it left.
+pub(super) const APPEND_EVENT: &str = "\
+    INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
+    SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id";
+
+pub(super) const LOAD_GRANT: &str = "\
+    SELECT credential, version, refresh_token, previous, seed, intent_owner, \
+        CAST(unixepoch('subsec') * 1000 AS INTEGER) - intent_at AS intent_age, needs_reauth, updated_at \
+    FROM grants WHERE credential = $1";
+
+pub(super) const BEGIN_ROTATION: &str = "\
+    UPDATE grants SET intent_owner = $3, intent_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) \
+    WHERE credential = $1 AND version = $2 AND intent_owner IS $4";

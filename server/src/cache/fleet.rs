@@ -1,0 +1,269 @@
+//! Hears what the other replicas did: reads the events, applies them, and says so.
+//!
+//! Events are polled; notifications only hasten the next look. Ids are given before they commit, so that a lower one may
+//! appear after a higher: what is missing is looked for again until no transaction can be that old.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{TokenCache, trust::TTL};
+use crate::{
+    error::Result,
+    store::{Applied, Event, EventKind, Heartbeat},
+    types::ReplicaId,
+};
+
+/// How often a sign of life is sent: three may be lost before the lease lapses.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// The longest time between two looks at the events.
+const POLL: Duration = Duration::from_secs(1);
+
+/// No transaction that appends an event lives longer: the store's statement and idle limits see to it.
+const OLDEST_TRANSACTION: Duration = Duration::from_secs(30);
+
+/// How often it is looked at the start whether there is a first lease.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+
+/// How many events are read at a time.
+const PAGE: u32 = 1000;
+
+/// How many replaced tokens are loaded at once.
+const LOADS: usize = 8;
+
+/// The events that have been read.
+#[derive(Debug, Default)]
+struct Reading {
+    /// All up to this one have been read or will never appear.
+    complete: u64,
+    /// Those read above it.
+    above: BTreeSet<u64>,
+    /// When each missing one below the highest was first missed.
+    missed: BTreeMap<u64, Duration>,
+}
+
+impl Reading {
+    fn from(horizon: u64) -> Self {
+        Self { complete: horizon, ..Self::default() }
+    }
+
+    /// Notes that an event was read. False: it had been read before.
+    fn note(&mut self, id: u64) -> bool {
+        id > self.complete && self.above.insert(id)
+    }
+
+    /// Notes what is missing at this time, and gives up what can no longer appear.
+    fn settle(&mut self, now: Duration) {
+        let highest = self.above.last().copied().unwrap_or(self.complete);
+        for id in self.complete + 1..highest {
+            if !self.above.contains(&id) {
+                self.missed.entry(id).or_insert(now);
+            }
+        }
+        self.missed.retain(|id, since| !self.above.contains(id) && now < *since + OLDEST_TRANSACTION);
+        let end = self.missed.first_key_value().map_or(highest, |(id, _)| id - 1);
+        self.complete = self.complete.max(end);
+        self.above.retain(|id| *id > self.complete);
+    }
+
+    fn applied(&self) -> Applied {
+        let through = self.above.last().copied().unwrap_or(self.complete);
+        Applied { through, missing: self.missed.keys().copied().collect() }
+    }
+}
+
+/// The worker.
+#[derive(Debug)]
+pub struct Fleet {
+    cache: Arc<TokenCache>,
+    replica: ReplicaId,
+    hint: Arc<Notify>,
+}
+
+impl Fleet {
+    /// Keeps `cache` informed as `replica`; `hint` is called when there may be news.
+    #[must_use]
+    pub fn new(cache: Arc<TokenCache>, replica: ReplicaId, hint: Arc<Notify>) -> Self {
+        Self { cache, replica, hint }
+    }
+
+    /// Runs until it is told to stop; then takes its leave, so that nobody waits for it.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut reading = None;
+        let mut polled = Duration::ZERO;
+        while !stop.is_cancelled() {
+            if let Err(error) = self.turn(&mut reading, &mut polled).await {
+                debug!(%error, "out of touch with the other replicas");
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(BEAT) => {}
+                () = self.hint.notified() => polled = Duration::ZERO,
+            }
+        }
+        if let Err(error) = self.cache.parts.store.leave(self.replica.clone()).await {
+            debug!(%error, "left without a word; the others wait for the lease to lapse");
+        }
+    }
+
+    /// One turn: look at the events if it is time, then a sign of life; after a lapse the other way round.
+    async fn turn(&self, reading: &mut Option<Reading>, polled: &mut Duration) -> Result<()> {
+        let (store, clock, trust) = (&self.cache.parts.store, &self.cache.parts.clock, &self.cache.parts.trust);
+        let reading = match reading {
+            Some(reading) => reading,
+            None => reading.insert(Reading::from(store.event_horizon(OLDEST_TRANSACTION).await?)),
+        };
+        let live = trust.term().is_some();
+        if *polled == Duration::ZERO || (live && clock.uptime() >= *polled + POLL) {
+            self.look(reading).await?;
+            *polled = clock.uptime();
+        }
+        let sent = clock.uptime();
+        self.beat(reading).await?;
+        if live && trust.prolong(sent) {
+            return Ok(());
+        }
+        // Others wait for us from the beat on; what was rejected before it, this look finds.
+        self.look(reading).await?;
+        *polled = clock.uptime();
+        trust.win(sent);
+        info!(replica = %self.replica, "in touch with the other replicas");
+        self.beat(reading).await
+    }
+
+    async fn beat(&self, reading: &Reading) -> Result<()> {
+        let beat = Heartbeat {
+            replica: self.replica.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ttl: TTL,
+            applied: reading.applied(),
+        };
+        self.cache.parts.store.heartbeat(beat).await
+    }
+
+    /// Reads and applies all events that the store shows. Rejections first, for somebody waits for them.
+    async fn look(&self, reading: &mut Reading) -> Result<()> {
+        let mut after = reading.complete;
+        let mut replaced = Vec::new();
+        let mut rejections = 0usize;
+        loop {
+            let page = self.cache.parts.store.events(after, PAGE).await?;
+            let full = page.len() == PAGE as usize;
+            for event in page {
+                after = event.id;
+                if !reading.note(event.id) {
+                    continue;
+                }
+                match event.kind {
+                    EventKind::Rejected => {
+                        rejections += 1;
+                        self.cache.hear_of_rejection(&event);
+                    }
+                    EventKind::Committed => replaced.push(event),
+                }
+            }
+            if !full {
+                break;
+            }
+        }
+        reading.settle(self.cache.parts.clock.uptime());
+        if rejections > 0 && self.cache.parts.trust.term().is_some() {
+            self.beat(reading).await?;
+        }
+        self.load(replaced).await;
+        Ok(())
+    }
+
+    /// Loads the replacements of the tokens that this replica holds or that are watched here.
+    async fn load(&self, replaced: Vec<Event>) {
+        let wanted = replaced.into_iter().filter(|event| self.cache.wants(event));
+        let loads = wanted.map(|event| async move {
+            if let Err(error) = self.cache.load_replacement(&event).await {
+                warn!(credential = %event.credential, %error, "a replaced token was not loaded");
+            }
+        });
+        stream::iter(loads).buffer_unordered(LOADS).collect::<()>().await;
+    }
+}
+
+impl TokenCache {
+    /// Waits until this replica is in touch with the others, for this long at most.
+    pub async fn in_touch(&self, patience: Duration) {
+        let look = async {
+            while self.parts.trust.term().is_none() {
+                sleep(FIRST_LOOK).await;
+            }
+        };
+        // Out of touch it serves as well, and says so.
+        let _ = timeout(patience, look).await;
+    }
+
+    fn hear_of_rejection(&self, event: &Event) {
+        if self.parts.memory.raise_floor(event.key, event.min_generation) {
+            self.parts.hub.invalidated(&event.key, event.min_generation);
+        }
+    }
+
+    /// Whether an event's token is newer than the one held, or is watched and not held.
+    fn wants(&self, event: &Event) -> bool {
+        match self.parts.memory.get(&event.key) {
+            Some(held) => held.token.generation < event.generation,
+            None => self.parts.hub.watchers(&event.key) > 0,
+        }
+    }
+
+    async fn load_replacement(&self, event: &Event) -> Result<()> {
+        let used = self.parts.memory.get(&event.key).map(|held| held.last_used());
+        if let Some(mut row) = self.parts.store.load(event.key).await? {
+            row.last_used_at = used.unwrap_or(row.last_used_at).max(row.last_used_at);
+            self.take_in(row, Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Duration = Duration::from_secs(100);
+
+    #[test]
+    fn what_is_missing_is_neither_applied_nor_forgotten() {
+        let mut reading = Reading::from(10);
+        for id in [11, 13, 14] {
+            assert!(reading.note(id));
+        }
+        reading.settle(START);
+        assert_eq!(reading.complete, 11);
+        let applied = reading.applied();
+        assert_eq!((applied.through, applied.missing.as_slice()), (14, &[12][..]));
+        assert!(applied.contains(13) && !applied.contains(12) && !applied.contains(15));
+
+        assert!(reading.note(12), "it commits late");
+        assert!(!reading.note(13), "it was read before");
+        reading.settle(START);
+        assert_eq!((reading.complete, reading.applied()), (14, Applied { through: 14, missing: vec![] }));
+    }
+
+    #[test]
+    fn an_id_whose_transaction_must_have_ended_is_given_up() {
+        let mut reading = Reading::from(0);
+        reading.note(2);
+        reading.settle(START);
+        assert_eq!(reading.applied().missing, [1]);
+        reading.settle(START + OLDEST_TRANSACTION);
+        assert_eq!((reading.complete, reading.applied().missing), (2, vec![]));
+    }
+}

@@ -1,0 +1,139 @@
+//! Several replicas over one store.
+
+use std::{pin::pin, time::Duration};
+
+use futures::{StreamExt as _, future::join_all};
+use tokio::time::{Instant, sleep};
+
+use super::world::{Plan, World};
+use crate::{
+    cache::{hub::Change, trust::TTL},
+    credential::WhenDegraded,
+    error::ErrorKind,
+    provider::Rotation,
+    types::Generation,
+};
+
+const FIRST: Generation = Generation::new(1);
+const SECOND: Generation = Generation::new(2);
+
+async fn fleet() -> Vec<World> {
+    World::fleet(3, &Plan::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_key_asked_for_on_all_replicas_costs_one_upstream_call() {
+    let worlds = fleet().await;
+    let answers = join_all(worlds.iter().flat_map(|world| (0..100).map(|_| world.get()))).await;
+    assert!(answers.into_iter().all(|entry| entry.is_ok_and(|entry| entry.token.generation == FIRST)));
+    assert_eq!(worlds[0].upstream.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ahead_on_all_replicas_costs_one_upstream_call_each_time() {
+    let worlds = fleet().await;
+    *worlds[0].upstream.lifetime.lock().unwrap() = Duration::from_secs(60);
+    for _ in 0..600 {
+        for world in &worlds {
+            world.get().await.expect("there is always a valid token");
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let last = worlds[0].get().await.expect("a token").token.generation;
+    assert_eq!(worlds[0].upstream.calls() as u64, last.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_acknowledged_rejection_no_replica_serves_the_token_as_verified() {
+    let worlds = fleet().await;
+    for world in &worlds {
+        assert!(world.serve(|_| {}).await.expect("a token").verified);
+    }
+    assert!(worlds[0].reject(FIRST).await.expect("acknowledged").invalidated);
+    for world in &worlds {
+        assert!(world.cache.parts.memory.get(&world.key().hash()).is_none_or(|e| e.token.generation > FIRST));
+        let served = world.serve(|_| {}).await.expect("its replacement");
+        assert_eq!(served.entry.expect("a token").token.generation, SECOND);
+    }
+    assert_eq!(worlds[0].upstream.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_waits_for_a_silent_replica_until_its_lease_lapses_and_no_longer() {
+    let worlds = fleet().await;
+    for world in &worlds {
+        world.get().await.expect("a token");
+    }
+    worlds[2].deaf.cancel();
+    let begun = Instant::now();
+    worlds[0].reject(FIRST).await.expect("acknowledged");
+    let took = begun.elapsed();
+    assert!(took <= TTL + Duration::from_millis(100), "{took:?}");
+    let served = worlds[2].serve(|_| {}).await.expect("it still serves");
+    assert_eq!((served.verified, served.entry.expect("a token").token.generation), (false, FIRST));
+    let reporter = worlds[2].get_with(|request| request.rejected = Some(FIRST)).await;
+    assert_eq!(reporter.expect("its replacement").token.generation, SECOND, "who reported it never gets it back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_report_is_acknowledged_no_earlier_than_the_first() {
+    let worlds = fleet().await;
+    for world in &worlds {
+        world.get().await.expect("a token");
+    }
+    worlds[2].deaf.cancel();
+    let (first, second) = tokio::join!(worlds[0].reject(FIRST), async {
+        sleep(Duration::from_millis(20)).await;
+        worlds[1].reject(FIRST).await
+    });
+    assert!(first.expect("acknowledged").invalidated && !second.expect("acknowledged").invalidated);
+    assert!(!worlds[2].serve(|_| {}).await.expect("it still serves").verified);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_out_of_touch_refuses_where_the_credential_says_so() {
+    let plan = Plan { when_degraded: WhenDegraded::Refuse, ..Plan::default() };
+    let worlds = World::fleet(2, &plan).await;
+    worlds[1].get().await.expect("a token");
+    worlds[1].deaf.cancel();
+    sleep(TTL).await;
+    assert_eq!(worlds[1].get().await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::StoreDown));
+    assert!(worlds[0].get().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_hears_what_happens_on_another_replica() {
+    let worlds = fleet().await;
+    let mut changes = pin!(worlds[1].cache.watch(&worlds[1].watch_request()).expect("it is known"));
+    assert!(matches!(changes.next().await, Some(Change::Token(entry)) if entry.token.generation == FIRST));
+    worlds[0].reject(FIRST).await.expect("acknowledged");
+    assert!(matches!(changes.next().await, Some(Change::Invalidated(floor)) if floor == SECOND));
+    assert!(matches!(changes.next().await, Some(Change::Token(entry)) if entry.token.generation == SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_rotates_is_sent_once_by_whichever_replica() {
+    let worlds = World::fleet(3, &Plan { rotation: Some(Rotation::Strict), ..Plan::default() }).await;
+    *worlds[0].upstream.grant.lock().unwrap() = Some("rt-seed".into());
+    *worlds[0].upstream.lifetime.lock().unwrap() = Duration::from_secs(30);
+    for _ in 0..600 {
+        assert!(join_all(worlds.iter().map(World::get)).await.iter().all(Result::is_ok));
+        sleep(Duration::from_secs(1)).await;
+    }
+    let sent = worlds[0].upstream.sent_grants();
+    let expected: Vec<_> =
+        std::iter::once("rt-seed".to_owned()).chain((1..sent.len()).map(|i| format!("rt-{i}"))).collect();
+    assert!(sent.len() >= 20, "{}", sent.len());
+    assert_eq!(sent, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_leaves_is_not_waited_for() {
+    let worlds = fleet().await;
+    worlds[0].get().await.expect("a token");
+    worlds[2].deaf.cancel();
+    worlds[2].store.leave(crate::types::ReplicaId::new("r2")).await.expect("the store works");
+    let begun = Instant::now();
+    worlds[0].reject(FIRST).await.expect("acknowledged");
+    assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+}
