@@ -2,6 +2,7 @@
 //! protocol that a machine can check.
 //!
 //! - [`refresh`]: who may ask the upstream, and what becomes of refresh tokens;
+//! - [`rejection`]: how a rejected token goes out of service on all replicas before the rejection is acknowledged.
 //!
 //! A step of a model is one that the code takes without interruption: a transaction, a message sent, a message taken in.
 //! Steps bear the names that they have in the code. Between any two of a replica's steps any number of other replicas'
@@ -14,6 +15,7 @@
 mod bug;
 mod explore;
 pub mod refresh;
+pub mod rejection;
 
 pub use bug::Bug;
 pub use explore::{Explored, explore};
