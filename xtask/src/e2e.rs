@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds, installs and runs, where `node` and a Postgres are known to be there.
 pub(crate) fn drive(node: &str) -> Result<()> {
-    let target = target_directory()?;
+    let target = target_directory();
     let idp = node::install(&target)?;
 
     let mut build = step::cargo();
@@ -32,9 +32,9 @@ pub(crate) fn drive(node: &str) -> Result<()> {
 }
 
 /// Where cargo puts what it builds.
-fn target_directory() -> Result<std::path::PathBuf> {
-    Ok(match std::env::var_os("CARGO_TARGET_DIR") {
+pub(crate) fn target_directory() -> std::path::PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => workspace_root().join(directory),
         None => workspace_root().join("target"),
-    })
+    }
 }

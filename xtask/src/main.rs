@@ -1,4 +1,4 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod e2e;
@@ -6,6 +6,7 @@ mod node;
 mod postgres;
 mod step;
 mod test;
+mod torture;
 mod tree;
 
 use std::{
@@ -29,6 +30,8 @@ enum Chore {
     Test,
     /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
     E2e,
+    /// Hurts a fleet of replicas on one Postgres under load, and checks what clients and the upstream saw
+    Torture(torture::Torture),
     /// Checks that the central crates are compiled in one version each, with one crypto back end
     Tree,
     /// Runs what CI runs: the lints, then every test
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().chore {
         Chore::Test => test::run(),
         Chore::E2e => e2e::run(),
+        Chore::Torture(torture) => torture::run(&torture),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),
     };

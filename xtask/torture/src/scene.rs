@@ -1,0 +1,132 @@
+//! What is set up: which credentials there are, and the configuration of a replica.
+
+use std::{fmt, fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+/// How long an access token is valid.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(12);
+
+/// How long the broker lets a call of the token endpoint take.
+pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long after a rotation the previous refresh token is still taken, where there is grace.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+
+/// How an upstream treats refresh tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// There are none: client credentials.
+    Plain,
+    /// They stay.
+    Kept,
+    /// They rotate; the previous one brings the same successor for a while.
+    Grace,
+    /// They rotate; a replay ends the family (RFC 9700 section 4.14.2).
+    Strict,
+}
+
+impl Mode {
+    /// Whether a call that was not seen to its end may cost the family.
+    pub(crate) fn may_be_lost(self) -> bool {
+        self == Self::Strict
+    }
+
+    /// Whether each use brings a new refresh token.
+    pub(crate) fn rotates(self) -> bool {
+        matches!(self, Self::Grace | Self::Strict)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Kept => "kept",
+            Self::Grace => "grace",
+            Self::Strict => "strict",
+        })
+    }
+}
+
+/// A credential, which is a client of the provider, too, by the same name.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential {
+    pub(crate) name: String,
+    pub(crate) mode: Mode,
+}
+
+/// `count` credentials, of the modes in turn, with the rotating ones twice as often.
+pub(crate) fn credentials(count: usize) -> Vec<Credential> {
+    let modes = [Mode::Grace, Mode::Strict, Mode::Kept, Mode::Strict, Mode::Grace, Mode::Plain];
+    let of = |(i, mode): (usize, Mode)| Credential { name: format!("{mode}-{i}"), mode };
+    modes.into_iter().cycle().take(count).enumerate().map(|(i, mode)| of((i, mode))).collect()
+}
+
+/// The ports of a replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) client: u16,
+    pub(crate) admin: u16,
+    pub(crate) metrics: u16,
+}
+
+/// Where a replica finds the others' work and the upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) replica: usize,
+    pub(crate) ports: Ports,
+    /// The database, through the replica's own proxy.
+    pub(crate) store: &'a str,
+    /// The upstream's port, the same for all: it is part of what identifies a credential.
+    pub(crate) upstream: u16,
+    /// The upstream's port that tells which replica asks: it is configured as a proxy, which identifies nothing.
+    pub(crate) own_upstream: u16,
+    /// Where refresh tokens lie, as a person leaves them there.
+    pub(crate) secrets: &'a Path,
+}
+
+/// The configuration of a replica.
+pub(crate) fn configuration(around: &Surroundings<'_>, credentials: &[Credential]) -> String {
+    let Surroundings { replica, ports, store, .. } = around;
+    let Ports { client, admin, metrics } = ports;
+    let mut text = format!(
+        "[server]\nlisten = \"127.0.0.1:{client}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\
+         metrics_listen = \"127.0.0.1:{metrics}\"\nreplica = \"r{replica}\"\n\n[store]\nurl = \"{store}\"\n\n\
+         [defaults]\ntimeout = \"{}s\"\n",
+        UPSTREAM_TIMEOUT.as_secs()
+    );
+    for credential in credentials {
+        text.push_str(&section(around, credential));
+    }
+    text
+}
+
+fn section(around: &Surroundings<'_>, credential: &Credential) -> String {
+    let Credential { name, mode } = credential;
+    let secrets = around.secrets.display();
+    let refresh = format!("grant = \"refresh_token\"\nrefresh_token = {{ file = \"{secrets}/{name}.rt\" }}\n");
+    let grant = match mode {
+        Mode::Plain => "grant = \"client_credentials\"\n".to_owned(),
+        Mode::Kept => format!("{refresh}rotation = \"none\"\n"),
+        Mode::Grace => format!("{refresh}rotation = {{ grace = \"{}s\" }}\n", GRACE.as_secs()),
+        Mode::Strict => format!("{refresh}rotation = \"strict\"\n"),
+    };
+    format!(
+        "\n[credentials.{name}]\nprovider = \"oauth2\"\ntoken_url = \"http://127.0.0.1:{}/token\"\n\
+         client_id = \"{name}\"\nclient_auth = \"client_secret_post\"\nclient_secret = {{ file = \"{secrets}/client\" }}\n\
+         {grant}http = {{ proxy = \"http://127.0.0.1:{}\", connect_timeout = \"1s\", timeout = \"{}s\" }}\n",
+        around.upstream,
+        around.own_upstream,
+        UPSTREAM_TIMEOUT.as_secs()
+    )
+}
+
+/// Puts a secret into its place at once, so that nobody reads half of it.
+pub(crate) fn write_secret(directory: &Path, name: &str, secret: &str) -> Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let (new, place) = (directory.join(format!("{name}.new")), directory.join(name));
+    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(secret.as_bytes())?;
+    fs::rename(&new, &place).with_context(|| format!("cannot write {}", place.display()))
+}

@@ -1,0 +1,101 @@
+//! The end of a run, with all faults off: everybody serves again, the replicas end in peace, and what the upstream holds
+//! is compared with the tables.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use tokencache_proto::v1::GetTokenRequest;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    fleet::{Fleet, reason},
+    scene::Mode,
+};
+
+/// How soon every credential has to serve again.
+const SERVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a replica may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// How often an operator's refresh is tried: a replica that was cut off may be waiting for its connection still.
+const OPERATOR_TRIES: usize = 4;
+
+/// What was found at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    pub(crate) violations: Vec<String>,
+    /// Credentials whose loss was reported and whose log-in was not repeated yet.
+    pub(crate) lost: usize,
+}
+
+/// Brings the run to its end.
+pub(crate) async fn settle(fleet: &Arc<Fleet>) -> Result<Settled> {
+    let mut settled = Settled::default();
+    for replica in &fleet.replicas {
+        replica.signal("CONT").await?;
+        if let Some(status) = replica.ended().await? {
+            settled.violations.push(format!("r{} ended by itself with {status}", replica.index));
+        }
+        replica.start().await?;
+        if let Err(error) = replica.serving(START).await {
+            settled.violations.push(format!("all faults off: {error:#}"));
+        }
+    }
+    let end = Instant::now() + SERVES_WITHIN;
+    for credential in fleet.truth.credentials() {
+        serve_again(fleet, &credential.name, credential.mode, end, &mut settled).await?;
+    }
+    for (i, credential) in fleet.truth.credentials().iter().enumerate() {
+        refresh_once(fleet, &credential.name, i, &mut settled).await;
+    }
+    for replica in &fleet.replicas {
+        if let Err(error) = replica.terminate().await {
+            settled.violations.push(format!("at the end: {error:#}"));
+        }
+    }
+    Ok(settled)
+}
+
+/// Asks for a credential's token until there is one, at each replica in turn.
+async fn serve_again(fleet: &Fleet, name: &str, mode: Mode, end: Instant, settled: &mut Settled) -> Result<()> {
+    let mut last = String::new();
+    for replica in fleet.replicas.iter().cycle() {
+        let request = GetTokenRequest { credential: name.to_owned(), ..Default::default() };
+        match timeout(Duration::from_secs(6), replica.tokens()?.get_token(request)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(status)) if reason(&status) == "NEEDS_REAUTH" => {
+                fleet.heard_of_loss(name, status.message(), replica.index).await?;
+                last = status.message().to_owned();
+            }
+            Ok(Err(status)) => last = format!("{:?} {}: {}", status.code(), reason(&status), status.message()),
+            Err(_) => "no answer".clone_into(&mut last),
+        }
+        if Instant::now() >= end {
+            break;
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    settled.violations.push(format!(
+        "{name} ({mode}) does not serve {SERVES_WITHIN:?} after all faults were off; the last answer: {last}"
+    ));
+    Ok(())
+}
+
+/// Replaces a token once more, which also ends what was left in doubt.
+async fn refresh_once(fleet: &Fleet, name: &str, number: usize, settled: &mut Settled) {
+    let mut last = String::new();
+    for i in 0..OPERATOR_TRIES {
+        match fleet.refresh(name, (number + i) % fleet.replicas.len()).await {
+            Ok(()) => return,
+            Err((reason, words)) if reason == "NEEDS_REAUTH" => {
+                fleet.truth.report(number, &words);
+                settled.lost += 1;
+                return;
+            }
+            Err((reason, words)) => last = format!("{reason}: {words}"),
+        }
+        sleep(Duration::from_secs(2)).await;
+    }
+    settled.violations.push(format!("{name} cannot be refreshed with all faults off: {last}"));
+}

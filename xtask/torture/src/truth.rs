@@ -1,0 +1,335 @@
+//! The truth about tokens, as the upstream knows it: families of refresh tokens, who redeemed what and when, which calls
+//! were alive together, which access tokens are live.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use crate::{
+    clock::{Clock, micros, millis},
+    scene::{Credential, GRACE, LIFETIME, Mode, UPSTREAM_TIMEOUT},
+};
+
+/// For how long a call counts as alive: as long as its caller may wait for it, and the room that the protocol gives it.
+/// An older one is that of a process that was stopped, and whose answer nobody can be waiting for.
+const ALIVE: Duration = UPSTREAM_TIMEOUT.saturating_add(Duration::from_secs(2));
+
+/// How often the provider revokes a token of one credential at most: more would trip the broker's storm guard for good.
+const REVOKE_EVERY: Duration = Duration::from_secs(13);
+
+/// The upstream's tokens and their past.
+#[derive(Debug)]
+pub(crate) struct Truth {
+    clock: Clock,
+    credentials: Vec<Credential>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    rng: StdRng,
+    /// The family of each credential now, and those before.
+    families: Vec<Vec<Family>>,
+    refresh: HashMap<String, Place>,
+    access: HashMap<String, Access>,
+    calls: Vec<Call>,
+    overlaps: Vec<String>,
+    zombies: u64,
+    revoked: HashMap<usize, u64>,
+}
+
+/// Where a refresh token stands: its credential, its family, its place in that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    credential: usize,
+    family: usize,
+    index: usize,
+}
+
+/// The refresh tokens that descend from one log-in.
+#[derive(Clone, Debug)]
+pub(crate) struct Family {
+    /// When the person logged in.
+    pub(crate) planted: u64,
+    /// All of them; the last is the current one.
+    pub(crate) chain: Vec<String>,
+    /// For each of the chain but the last, the call that redeemed it first.
+    redeemed: Vec<usize>,
+    /// Why and when it ended.
+    pub(crate) death: Option<Death>,
+    /// The loss was reported by the broker, in these words.
+    pub(crate) reported: Option<String>,
+}
+
+/// The end of a family.
+#[derive(Clone, Debug)]
+pub(crate) struct Death {
+    pub(crate) at: u64,
+    /// The call that first redeemed the token that was replayed.
+    pub(crate) first: Call,
+    /// The call that replayed it.
+    pub(crate) replay: Call,
+    /// How many rotations behind the current one it was.
+    pub(crate) behind: usize,
+}
+
+#[derive(Debug)]
+struct Access {
+    credential: usize,
+    family: Option<usize>,
+    /// Milliseconds since the Unix epoch.
+    expiry: i64,
+    revoked: bool,
+}
+
+/// One call of the token endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) id: usize,
+    pub(crate) replica: usize,
+    pub(crate) credential: usize,
+    refresh: Option<String>,
+    pub(crate) received: u64,
+    pub(crate) ended: Option<u64>,
+    /// The caller took the whole answer.
+    pub(crate) delivered: bool,
+}
+
+/// What a call brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Redeemed {
+    /// Tokens; the refresh token only where there is one to give.
+    Tokens { access: String, refresh: Option<String> },
+    /// `invalid_grant`.
+    InvalidGrant,
+}
+
+/// What the protected API answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ApiAnswer {
+    pub(crate) status: u16,
+    /// When the token expires in truth, in milliseconds since the Unix epoch.
+    pub(crate) expiry: i64,
+}
+
+impl Truth {
+    /// No family yet.
+    pub(crate) fn new(clock: Clock, credentials: Vec<Credential>, seed: u64) -> Self {
+        let state = State {
+            rng: StdRng::seed_from_u64(seed),
+            families: credentials.iter().map(|_| Vec::new()).collect(),
+            refresh: HashMap::new(),
+            access: HashMap::new(),
+            calls: Vec::new(),
+            overlaps: Vec::new(),
+            zombies: 0,
+            revoked: HashMap::new(),
+        };
+        Self { clock, credentials, state: Mutex::new(state) }
+    }
+
+    /// All credentials.
+    pub(crate) fn credentials(&self) -> &[Credential] {
+        &self.credentials
+    }
+
+    /// The number of a credential.
+    pub(crate) fn number(&self, name: &str) -> Option<usize> {
+        self.credentials.iter().position(|credential| credential.name == name)
+    }
+
+    /// Begins a new family, as a log-in does; its first refresh token.
+    pub(crate) fn log_in(&self, credential: usize) -> String {
+        let mut state = self.state();
+        let token = state.token("rt");
+        let family = state.families[credential].len();
+        state.refresh.insert(token.clone(), Place { credential, family, index: 0 });
+        let chain = vec![token.clone()];
+        let planted = self.clock.now();
+        state.families[credential].push(Family { planted, chain, redeemed: vec![], death: None, reported: None });
+        token
+    }
+
+    /// A call arrived. Its number.
+    pub(crate) fn receive(&self, replica: usize, credential: usize, refresh: Option<String>) -> usize {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let id = state.calls.len();
+        if let Some(sent) = refresh.as_ref().filter(|_| self.credentials[credential].mode.rotates()) {
+            let same = |call: &&Call| call.ended.is_none() && call.refresh.as_ref() == Some(sent);
+            let open: Vec<Call> = state.calls.iter().filter(same).cloned().collect();
+            for other in open {
+                if now - other.received > micros(ALIVE) {
+                    state.zombies += 1;
+                } else if self.credentials[credential].mode == Mode::Strict {
+                    let name = &self.credentials[credential].name;
+                    let (a, b) = (other.replica, replica);
+                    let text = format!("{name}: call {} of r{a} was alive when call {id} of r{b} came", other.id);
+                    state.overlaps.push(format!("{text} at {now} us with the same refresh token"));
+                }
+            }
+        }
+        state.calls.push(Call { id, replica, credential, refresh, received: now, ended: None, delivered: false });
+        id
+    }
+
+    /// Does what a call asks for.
+    pub(crate) fn redeem(&self, call: usize) -> Redeemed {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let Call { credential, refresh, .. } = state.calls[call].clone();
+        let mode = self.credentials[credential].mode;
+        if mode == Mode::Plain {
+            return Redeemed::Tokens { access: state.access(credential, None, self.expiry()), refresh: None };
+        }
+        let Some(place) = refresh.and_then(|token| state.refresh.get(&token).copied()) else {
+            return Redeemed::InvalidGrant;
+        };
+        if place.credential != credential {
+            return Redeemed::InvalidGrant;
+        }
+        match state.advance(place, mode, call, now) {
+            Some(refresh) => {
+                let access = state.access(credential, Some(place.family), self.expiry());
+                Redeemed::Tokens { access, refresh: Some(refresh).filter(|_| mode != Mode::Kept) }
+            }
+            None => Redeemed::InvalidGrant,
+        }
+    }
+
+    /// A call is over; `delivered`: the caller took the whole answer.
+    pub(crate) fn end(&self, call: usize, delivered: bool) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let call = &mut state.calls[call];
+        (call.ended, call.delivered) = (Some(now), delivered);
+    }
+
+    /// Presents a token to the protected API.
+    pub(crate) fn api(&self, token: &str) -> ApiAnswer {
+        let now = self.clock.wall_millis();
+        let state = self.state();
+        let Some(access) = state.access.get(token) else { return ApiAnswer { status: 401, expiry: 0 } };
+        let dead = access
+            .family
+            .and_then(|family| state.families[access.credential].get(family))
+            .is_some_and(|family| family.death.is_some());
+        let live = now < access.expiry && !access.revoked && !dead;
+        ApiAnswer { status: if live { 200 } else { 401 }, expiry: access.expiry }
+    }
+
+    /// Takes the access tokens of some credential back; its name.
+    pub(crate) fn revoke_one(&self) -> Option<String> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let credential = state.rng.random_range(0..self.credentials.len());
+        if state.revoked.get(&credential).is_some_and(|last| now - last < micros(REVOKE_EVERY)) {
+            return None;
+        }
+        state.revoked.insert(credential, now);
+        state.access.values_mut().filter(|access| access.credential == credential).for_each(|a| a.revoked = true);
+        Some(self.credentials[credential].name.clone())
+    }
+
+    /// The broker says that the grant is lost. Whether the family had ended and this is the first report of it.
+    pub(crate) fn report(&self, credential: usize, words: &str) -> bool {
+        let mut state = self.state();
+        let Some(family) = state.families[credential].last_mut() else { return false };
+        if family.death.is_none() || family.reported.is_some() {
+            return false;
+        }
+        family.reported = Some(words.to_owned());
+        true
+    }
+
+    /// All families of a credential, the current one last.
+    pub(crate) fn families(&self, credential: usize) -> Vec<Family> {
+        self.state().families[credential].clone()
+    }
+
+    /// All calls.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// Pairs of calls of a strict family that were alive together with one refresh token.
+    pub(crate) fn overlaps(&self) -> Vec<String> {
+        self.state().overlaps.clone()
+    }
+
+    /// How many calls came while one that nobody could wait for any more was still open.
+    pub(crate) fn zombies(&self) -> u64 {
+        self.state().zombies
+    }
+
+    fn expiry(&self) -> i64 {
+        self.clock.wall_millis() + millis(LIFETIME)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Family {
+    /// How often a refresh token was replaced.
+    pub(crate) fn rotations(&self) -> usize {
+        self.chain.len() - 1
+    }
+
+    /// The refresh token that the upstream takes.
+    pub(crate) fn current(&self) -> Option<&str> {
+        self.chain.last().filter(|_| self.death.is_none()).map(String::as_str)
+    }
+}
+
+impl State {
+    fn token(&mut self, kind: &str) -> String {
+        format!("{kind}-{:016x}{:016x}", self.rng.next_u64(), self.rng.next_u64())
+    }
+
+    fn access(&mut self, credential: usize, family: Option<usize>, expiry: i64) -> String {
+        let token = self.token("at");
+        self.access.insert(token.clone(), Access { credential, family, expiry, revoked: false });
+        token
+    }
+
+    /// The refresh token that follows the one at `place`. `None`: it is not taken.
+    fn advance(&mut self, place: Place, mode: Mode, call: usize, now: u64) -> Option<String> {
+        let Place { credential, family, index } = place;
+        let last = {
+            let family = &self.families[credential][family];
+            if family.death.is_some() {
+                return None;
+            }
+            family.chain.len() - 1
+        };
+        if mode == Mode::Kept {
+            return self.families[credential][family].chain.last().cloned();
+        }
+        if index == last {
+            let token = self.token("rt");
+            self.refresh.insert(token.clone(), Place { index: index + 1, ..place });
+            let family = &mut self.families[credential][family];
+            family.chain.push(token.clone());
+            family.redeemed.push(call);
+            return Some(token);
+        }
+        let first = self.calls[self.families[credential][family].redeemed[index]].clone();
+        let lenient = mode == Mode::Grace && index + 1 == last && now - first.received <= micros(GRACE);
+        let replay = self.calls[call].clone();
+        let family = &mut self.families[credential][family];
+        if lenient {
+            return family.chain.last().cloned();
+        }
+        family.death = Some(Death { at: now, first, replay, behind: last - index });
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
