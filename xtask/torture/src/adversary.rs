@@ -95,7 +95,7 @@ impl Adversary {
     async fn act(&mut self, deeds: &mut JoinSet<()>) {
         let replica = self.rng.random_range(0..self.fleet.replicas.len());
         let hands = Arc::clone(&self.hands);
-        match self.rng.random_range(0..100) {
+        match self.rng.random_range(0..93) {
             0..35 => self.aim(deeds).await,
             35..60 => {
                 let blow = self.blow();
@@ -106,15 +106,9 @@ impl Adversary {
                 deeds.spawn(async move { hands.strike(replica, blow, "").await });
             }
             80..88 => drop(deeds.spawn(async move { hands.crash_database().await })),
-            88..93 => {
+            _ => {
                 let pause = self.between(100, 3000);
                 deeds.spawn(async move { hands.pause_database(pause).await });
-            }
-            _ => {
-                if let Some(name) = self.fleet.truth.revoke_one() {
-                    self.fleet.history.fault("revoke the access tokens", &name);
-                    hands.count("access tokens revoked");
-                }
             }
         }
     }
@@ -177,7 +171,7 @@ impl Hands {
         if let Err(error) = self.carry_out(replica, blow).await {
             self.fail(format!("{name} of r{replica}: {error:#}"));
         }
-        history.fault(&format!("end of {name}"), target);
+        history.fault(&format!("end of {name}"), &target);
     }
 
     async fn carry_out(&self, index: usize, blow: Blow) -> Result<()> {
@@ -216,7 +210,7 @@ impl Hands {
         self.fleet.history.fault("crash", "database");
         if let Err(error) = self.fleet.database.crash().await {
             // It may be recovering from the last one.
-            self.fleet.history.fault("no crash", format!("database: {error:#}"));
+            self.fleet.history.fault("no crash", &format!("database: {error:#}"));
         }
     }
 

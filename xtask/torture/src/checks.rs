@@ -14,7 +14,7 @@ const WITNESSES: usize = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     violations: BTreeMap<&'static str, Vec<String>>,
-    counts: BTreeMap<&'static str, u64>,
+    counts: BTreeMap<String, u64>,
 }
 
 impl Findings {
@@ -24,8 +24,8 @@ impl Findings {
     }
 
     /// Something that may be, and of which a person wants to know how often it was.
-    pub(crate) fn count(&mut self, what: &'static str, by: usize) {
-        *self.counts.entry(what).or_default() += u64::try_from(by).unwrap_or(u64::MAX);
+    pub(crate) fn count(&mut self, what: &str, by: usize) {
+        *self.counts.entry(what.to_owned()).or_default() += u64::try_from(by).unwrap_or(u64::MAX);
     }
 
     /// How often something was.
@@ -34,8 +34,8 @@ impl Findings {
     }
 
     /// Everything that was counted.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counts.iter().map(|(what, count)| (*what, *count))
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.counts.iter().map(|(what, count)| (what.as_str(), *count))
     }
 
     /// Whether nothing was violated.

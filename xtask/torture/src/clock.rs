@@ -22,7 +22,10 @@ impl Clock {
     }
 
     /// Milliseconds since the Unix epoch, by the machine's clock, which all processes of a run share.
-    #[expect(clippy::disallowed_methods, reason = "what the replicas say of expiry is compared with the clock they read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what the replicas say of expiry is compared with the clock they read"
+    )]
     pub(crate) fn wall_millis(self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -78,15 +78,39 @@ pub(crate) enum Event {
     Get(Get),
     Report(Report),
     /// A token was presented to the protected API. Expiries are milliseconds since the Unix epoch.
-    Use { client: u32, credential: String, generation: u64, status: u16, claimed_expiry: i64, expiry: i64 },
+    Use {
+        client: u32,
+        credential: String,
+        generation: u64,
+        status: u16,
+        claimed_expiry: i64,
+        expiry: i64,
+    },
     /// A watch told of a token.
-    Watched { stream: u64, replica: usize, credential: String, generation: u64 },
+    Watched {
+        stream: u64,
+        replica: usize,
+        credential: String,
+        generation: u64,
+    },
     /// The token endpoint was asked: one line when the call is received, redeemed, ended.
-    Upstream { call: usize, replica: usize, credential: String, refresh: String, step: String },
+    Upstream {
+        call: usize,
+        replica: usize,
+        credential: String,
+        refresh: String,
+        step: String,
+    },
     /// Something was broken, or mended.
-    Fault { deed: String, target: String },
+    Fault {
+        deed: String,
+        target: String,
+    },
     /// A person logged in again after a loss was reported.
-    LoggedIn { credential: String, reported: String },
+    LoggedIn {
+        credential: String,
+        reported: String,
+    },
 }
 
 /// One line of the history.
@@ -124,8 +148,8 @@ impl History {
     }
 
     /// Adds a fault, or its end.
-    pub(crate) fn fault(&self, deed: &str, target: impl ToString) {
-        self.add(Event::Fault { deed: deed.to_owned(), target: target.to_string() });
+    pub(crate) fn fault(&self, deed: &str, target: &str) {
+        self.add(Event::Fault { deed: deed.to_owned(), target: target.to_owned() });
     }
 
     /// All that happened so far.

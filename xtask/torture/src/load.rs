@@ -118,7 +118,7 @@ impl Client {
                 Err(status) if reason(&status) == "NEEDS_REAUTH" => {
                     let told = self.fleet.heard_of_loss(name, status.message(), replica).await;
                     if let Err(error) = told {
-                        self.fleet.history.fault("cannot log in again", error);
+                        self.fleet.history.fault("cannot log in again", &error.to_string());
                     }
                     return None;
                 }
@@ -219,6 +219,16 @@ fn recorded(answer: &Result<GetTokenResponse, Status>) -> Answer {
 /// Milliseconds since the Unix epoch.
 fn wall(at: Option<&Timestamp>) -> i64 {
     at.map_or(0, |at| at.seconds * 1000 + i64::from(at.nanos / 1_000_000))
+}
+
+/// Has the upstream take back access tokens before their time, now of this credential and now of that.
+pub(crate) async fn revoke(fleet: Arc<Fleet>, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(name) = fleet.truth.revoke_one() {
+            fleet.history.fault("revoke access tokens", &name);
+        }
+        sleep(Duration::from_millis(700)).await;
+    }
 }
 
 /// Watches all credentials on one replica until it is told to stop, beginning anew whenever the stream ends.

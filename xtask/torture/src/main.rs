@@ -117,11 +117,7 @@ async fn run(args: &Args) -> Result<bool> {
 }
 
 /// Load and faults, for as long as asked; afterwards nothing is broken and nobody calls.
-async fn hurt(
-    args: &Args,
-    fleet: &Arc<Fleet>,
-    blown: mpsc::UnboundedReceiver<(idp::Step, usize)>,
-) -> Result<Damage> {
+async fn hurt(args: &Args, fleet: &Arc<Fleet>, blown: mpsc::UnboundedReceiver<(idp::Step, usize)>) -> Result<Damage> {
     let (stop_faults, stop_load) = (Arc::new(AtomicBool::new(args.no_faults)), Arc::new(AtomicBool::new(false)));
     let channels = fleet.replicas.iter().map(|replica| replica.tokens()).collect::<Result<Vec<_>>>()?;
     let mut load = JoinSet::new();
@@ -132,6 +128,7 @@ async fn hurt(
     for (replica, channel) in channels.into_iter().enumerate() {
         load.spawn(load::watch(Arc::clone(fleet), replica, channel, Arc::clone(&stop_load)));
     }
+    load.spawn(load::revoke(Arc::clone(fleet), Arc::clone(&stop_load)));
     fleet.idp.set_faults(!args.no_faults);
     let adversary = tokio::spawn(Adversary::new(Arc::clone(fleet), blown, args.seed).run(Arc::clone(&stop_faults)));
     sleep(Duration::from_secs(args.seconds)).await;
@@ -165,7 +162,8 @@ async fn judge(args: &Args, fleet: &Fleet, damage: &Damage, settled: Settled) ->
     }
     let throughput = findings.counted("calls that brought a token") / args.seconds;
     if throughput < args.min_throughput {
-        findings.violation("throughput", format!("{throughput} tokens a second, {} are asked for", args.min_throughput));
+        findings
+            .violation("throughput", format!("{throughput} tokens a second, {} are asked for", args.min_throughput));
     }
     Ok(findings)
 }
@@ -176,7 +174,9 @@ fn print(args: &Args, fleet: &Fleet, damage: &Damage, findings: &Findings) {
         println!("  {times:>8}  {deed}");
     }
     let [well, shed, lost, before, after] = fleet.idp.manners();
-    println!("  upstream: {well} answered, {shed} shed, {lost} cut after rotation, {before}/{after} left hanging before/after it");
+    println!(
+        "  upstream: {well} answered, {shed} shed, {lost} cut after rotation, {before}/{after} left hanging before/after it"
+    );
     println!("  starts of replicas: {:?}", fleet.replicas.iter().map(|replica| replica.lives()).collect::<Vec<_>>());
     println!("what was seen");
     for (what, count) in findings.counts() {

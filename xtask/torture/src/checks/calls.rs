@@ -35,6 +35,7 @@ pub(crate) fn check_calls(records: &[Record], acknowledged: bool, findings: &mut
                     findings.violation("I3 an expiry later than the upstream's", text);
                 }
             }
+            Event::Fault { deed, .. } if deed == "revoke access tokens" => findings.count(deed, 1),
             _ => {}
         }
     }
@@ -65,8 +66,8 @@ fn check_answer(get: &Get, findings: &mut Findings) {
             findings.count("calls that brought a token", 1);
             findings.count("answers that were degraded", usize::from(!verified));
         }
-        Answer::Failed { reason, .. } => {
-            findings.count("calls that failed", 1);
+        Answer::Failed { code, reason } => {
+            findings.count(&format!("calls that failed: {code} {reason}"), 1);
             if reason == "BUG" {
                 findings.violation("an internal error", format!("{get:?}"));
             }
@@ -111,7 +112,8 @@ fn check_order(gets: &[&Get], acknowledged: bool, findings: &mut Findings) {
 fn check_reports(gets: &[&Get], reports: &[&Report], acknowledged: bool, findings: &mut Findings) {
     // By credential: when which lowest generation was acknowledged, in the order of time, each higher than the last.
     let mut floors: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
-    let mut sorted: Vec<_> = reports.iter().filter_map(|report| Some((report.ended, report, report.acknowledged?))).collect();
+    let mut sorted: Vec<_> =
+        reports.iter().filter_map(|report| Some((report.ended, report, report.acknowledged?))).collect();
     sorted.sort_by_key(|(ended, ..)| *ended);
     findings.count("calls of InvalidateToken", reports.len());
     findings.count("rejections acknowledged", sorted.len());

@@ -141,7 +141,11 @@ fn grant_kinds(truth: &Truth, kept: &[(&str, bool)], number: usize) -> Vec<&'sta
     let credential = &truth.credentials()[number].name;
     let kept: Vec<Kept> = kept
         .iter()
-        .map(|(refresh, current)| Kept { credential: credential.clone(), refresh: (*refresh).into(), current: *current })
+        .map(|(refresh, current)| Kept {
+            credential: credential.clone(),
+            refresh: (*refresh).into(),
+            current: *current,
+        })
         .collect();
     let mut findings = Findings::default();
     check_grants(truth, &kept, &[], &mut findings);
