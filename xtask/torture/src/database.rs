@@ -90,6 +90,15 @@ impl Database {
         signal("CONT", &[postmaster]).await
     }
 
+    /// How many tokens were minted and stored, for all keys together.
+    pub(crate) async fn generations(&self) -> Result<i64> {
+        let mut connection = PgConnection::connect(self.url.as_str()).await?;
+        let sum = sqlx::query_scalar("SELECT coalesce(sum(generation), 0)::bigint FROM tokens");
+        let sum = sum.fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(sum)
+    }
+
     /// Every refresh token in the tables.
     pub(crate) async fn refresh_tokens(&self) -> Result<Vec<Kept>> {
         let mut connection = PgConnection::connect(self.url.as_str()).await?;

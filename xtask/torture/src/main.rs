@@ -66,8 +66,8 @@ struct Args {
     /// How many clients work at a time
     #[arg(long, default_value_t = 12)]
     clients: u32,
-    /// The fewest tokens a second, of all clients together, with which a run passes
-    #[arg(long, default_value_t = 20)]
+    /// The fewest tokens a second, of all clients together, with which a run passes; all replicas may be stopped at once
+    #[arg(long, default_value_t = 5)]
     min_throughput: u64,
     /// Hold replicas to what an acknowledged rejection promises (I2), and to how far they may lag (I1)
     #[arg(long)]
@@ -148,6 +148,12 @@ async fn judge(args: &Args, fleet: &Fleet, damage: &Damage, settled: Settled) ->
     let records = fleet.history.records();
     checks::check_calls(&records, args.expect_acknowledged, &mut findings);
     checks::check_grants(&fleet.truth, &fleet.database.refresh_tokens().await?, &records, &mut findings);
+    let (calls, minted) = (fleet.truth.calls().len(), fleet.database.generations().await?);
+    findings.count("generations", usize::try_from(minted)?);
+    if args.no_faults && calls != usize::try_from(minted)? {
+        let text = format!("{calls} upstream calls for {minted} generations");
+        findings.violation("not one upstream call for each refresh", text);
+    }
     for text in settled.violations {
         findings.violation("not well again with all faults off", text);
     }

@@ -91,6 +91,12 @@ async fn refresh_once(fleet: &Fleet, name: &str, number: usize, settled: &mut Se
             Err((reason, words)) if reason == "NEEDS_REAUTH" => {
                 fleet.truth.report(number, &words);
                 settled.lost += 1;
+                let alive = fleet.truth.families(number).last().is_some_and(|family| family.death.is_none());
+                if alive {
+                    let text =
+                        format!("{name} is said to be lost, and the upstream would take its refresh token: {words}");
+                    settled.violations.push(text);
+                }
                 return;
             }
             Err((reason, words)) => last = format!("{reason}: {words}"),

@@ -14,9 +14,9 @@ use crate::{
     scene::{Credential, GRACE, LIFETIME, Mode, UPSTREAM_TIMEOUT},
 };
 
-/// For how long a call counts as alive: as long as its caller may wait for it, and the room that the protocol gives it.
-/// An older one is that of a process that was stopped, and whose answer nobody can be waiting for.
-const ALIVE: Duration = UPSTREAM_TIMEOUT.saturating_add(Duration::from_secs(2));
+/// For how long a call counts as alive: as long as its caller may wait for it. An older one is that of a process that was
+/// stopped or killed, and whose answer nobody can be waiting for.
+const ALIVE: Duration = UPSTREAM_TIMEOUT;
 
 /// How often the provider revokes a token of one credential at most: more would trip the broker's storm guard for good.
 const REVOKE_EVERY: Duration = Duration::from_secs(13);
