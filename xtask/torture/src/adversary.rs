@@ -50,6 +50,8 @@ pub(crate) struct Adversary {
     fleet: Arc<Fleet>,
     blows: mpsc::UnboundedReceiver<(Step, usize)>,
     rng: StdRng,
+    /// The longest time between two deeds, in milliseconds.
+    pause: u64,
     hands: Arc<Hands>,
 }
 
@@ -66,8 +68,14 @@ struct Hands {
 
 impl Adversary {
     /// One that will act on `fleet`, with randomness of its own.
-    pub(crate) fn new(fleet: Arc<Fleet>, blows: mpsc::UnboundedReceiver<(Step, usize)>, seed: u64) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        blows: mpsc::UnboundedReceiver<(Step, usize)>,
+        seed: u64,
+        pause: Duration,
+    ) -> Self {
         let one_each = || fleet.replicas.iter().map(|_| Arc::default()).collect();
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let hands = Hands {
             fleet: Arc::clone(&fleet),
             processes: one_each(),
@@ -75,7 +83,7 @@ impl Adversary {
             database: Arc::default(),
             damage: Mutex::default(),
         };
-        Self { fleet, blows, rng: StdRng::seed_from_u64(seed), hands: Arc::new(hands) }
+        Self { fleet, blows, rng: StdRng::seed_from_u64(seed), pause, hands: Arc::new(hands) }
     }
 
     /// Does one thing after the other, some of them at the same time, until it is told to stop; then waits until all
@@ -83,7 +91,7 @@ impl Adversary {
     pub(crate) async fn run(mut self, stop: Arc<AtomicBool>) -> Damage {
         let mut deeds = JoinSet::new();
         while !stop.load(Ordering::Relaxed) {
-            let pause = self.rng.random_range(200..1800);
+            let pause = self.rng.random_range(self.pause / 10..=self.pause);
             sleep(Duration::from_millis(pause)).await;
             self.act(&mut deeds).await;
         }

@@ -66,6 +66,9 @@ struct Args {
     /// How many clients work at a time
     #[arg(long, default_value_t = 12)]
     clients: u32,
+    /// The longest time between two things that are done to the fleet, in milliseconds
+    #[arg(long, default_value_t = 1800)]
+    pause_ms: u64,
     /// The fewest tokens a second, of all clients together, with which a run passes; all replicas may be stopped at once
     #[arg(long, default_value_t = 5)]
     min_throughput: u64,
@@ -130,7 +133,10 @@ async fn hurt(args: &Args, fleet: &Arc<Fleet>, blown: mpsc::UnboundedReceiver<(i
     }
     load.spawn(load::revoke(Arc::clone(fleet), Arc::clone(&stop_load)));
     fleet.idp.set_faults(!args.no_faults);
-    let adversary = tokio::spawn(Adversary::new(Arc::clone(fleet), blown, args.seed).run(Arc::clone(&stop_faults)));
+    let adversary = tokio::spawn(
+        Adversary::new(Arc::clone(fleet), blown, args.seed, Duration::from_millis(args.pause_ms))
+            .run(Arc::clone(&stop_faults)),
+    );
     sleep(Duration::from_secs(args.seconds)).await;
     stop_faults.store(true, Ordering::Relaxed);
     fleet.idp.set_faults(false);
