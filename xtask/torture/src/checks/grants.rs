@@ -2,9 +2,10 @@
 
 use super::Findings;
 use crate::{
+    clock::micros,
     database::Kept,
     history::{Event, Record},
-    scene::Mode,
+    scene::{GRACE, Mode},
     truth::{Call, Death, Family, Truth},
 };
 
@@ -48,7 +49,9 @@ fn check_loss(name: &str, mode: Mode, family: &Family, records: &[Record], findi
     let Some(death) = &family.death else { return };
     let words = format!("{name}, logged in at {} us, {}", family.planted, describe(death));
     if !mode.may_be_lost() {
-        findings.violation("a family was lost although the upstream is lenient", words);
+        let lapsed = death.at - death.first.received > micros(GRACE);
+        let late = "a lenient family was lost, for its grace had lapsed before any replica could replay";
+        findings.violation(if lapsed { late } else { "a family was lost although the upstream is lenient" }, words);
         return;
     }
     findings.count("strict families lost", 1);
