@@ -221,7 +221,9 @@ impl Seen<'_> {
             }
             Redeemed::InvalidGrant => (400, json!({ "error": "invalid_grant" })),
         };
-        let written = write(&mut stream, status, "", &body.to_string()).await.is_ok();
+        // A caller that was killed has closed its end by now, and the answer would vanish without an error.
+        let gone = timeout(Duration::from_millis(1), stream.read(&mut [0; 1])).await.is_ok();
+        let written = write(&mut stream, status, "", &body.to_string()).await.is_ok() && !gone;
         self.reach(Step::Answered).await;
         // A caller that ended with the answer unread resets the connection.
         let closed = timeout(Duration::from_secs(10), stream.read(&mut [0; 1])).await;
