@@ -4,7 +4,12 @@ use std::{io, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
+use tokio::{
+    select,
+    sync::Notify,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
@@ -50,6 +55,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the first touch with the other replicas is waited for before callers are told to come.
 const FIRST_TOUCH: Duration = Duration::from_secs(5);
+
+/// How long workers may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long listeners may take to end their calls, of the whole time to drain: an idle connection that does not close
 /// must not use up the time of the flights.
@@ -322,7 +330,6 @@ impl Drain {
         self.readiness.enter(Phase::Draining);
         self.draining.cancel();
         self.stop_listening.cancel();
-        let hard_stop = shutdown.quick.child_token();
         let deadline = sleep(self.timeout);
         let calls = async { while servers.join_next().await.is_some() {} };
         select! {
@@ -338,8 +345,8 @@ impl Drain {
             () = shutdown.quick.cancelled() => {}
         }
         let left = self.flights.len();
-        hard_stop.cancel();
-        workers.stop(hard_stop).await;
+        // Time for a farewell: the other replicas need not wait for this one's lease to lapse.
+        let _ = timeout(FAREWELL, workers.stop(shutdown.quick.clone())).await;
         self.store.close().await;
         if left > 0 {
             return Err(AppError::Unfinished(left));
