@@ -175,6 +175,13 @@ impl AdminService for FakeBroker {
         Ok(Response::new(v1::InvalidateCredentialsResponse { credentials, token_count: 2 }))
     }
 
+    async fn list_replicas(
+        &self,
+        _: Request<v1::ListReplicasRequest>,
+    ) -> Result<Response<v1::ListReplicasResponse>, Status> {
+        Err(Status::unimplemented("the fake is no fleet"))
+    }
+
     async fn get_server_info(
         &self,
         _: Request<v1::GetServerInfoRequest>,

@@ -258,6 +258,13 @@ impl AdminService for FakeBroker {
         Err(Status::unimplemented("no command of the program calls this"))
     }
 
+    async fn list_replicas(
+        &self,
+        _: Request<v1::ListReplicasRequest>,
+    ) -> Result<Response<v1::ListReplicasResponse>, Status> {
+        Err(Status::unimplemented("the fake is no fleet"))
+    }
+
     async fn get_server_info(
         &self,
         _: Request<v1::GetServerInfoRequest>,
