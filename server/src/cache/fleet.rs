@@ -112,6 +112,8 @@ impl Fleet {
                 () = self.hint.notified() => polled = Duration::ZERO,
             }
         }
+        // First: from the farewell on nobody waits for this replica, and a call may still be on its way.
+        self.cache.parts.trust.give_up();
         if let Err(error) = self.cache.parts.store.leave(self.replica.clone()).await {
             debug!(%error, "left without a word; the others wait for the lease to lapse");
         }
@@ -173,11 +175,12 @@ impl Fleet {
                     EventKind::Committed => replaced.push(event),
                 }
             }
+            // After each page: should the next one fail, what is missing is not said to be applied.
+            reading.settle(self.cache.parts.clock.uptime());
             if !full {
                 break;
             }
         }
-        reading.settle(self.cache.parts.clock.uptime());
         if rejections > 0 && self.cache.parts.trust.term().is_some() {
             self.beat(reading).await?;
         }

@@ -67,6 +67,13 @@ impl Trust {
         live
     }
 
+    /// Ends the lease: what is served from now on is degraded.
+    pub fn give_up(&self) {
+        if let Some(lease) = &self.lease {
+            lease.lock().unwrap_or_else(PoisonError::into_inner).until = Duration::ZERO;
+        }
+    }
+
     /// Begins a new term: after a sign of life that was sent at `sent`, all events were read that the store showed later.
     pub fn win(&self, sent: Duration) {
         let Some(lease) = &self.lease else { return };
@@ -102,6 +109,16 @@ mod tests {
         assert!(!trust.prolong(clock.uptime()));
         trust.win(clock.uptime());
         assert!(trust.term().is_some() && trust.term() != first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_given_up_is_not_prolonged() {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(0)));
+        let trust = Trust::shared(clock.clone());
+        trust.win(clock.uptime());
+        trust.give_up();
+        assert_eq!(trust.term(), None);
+        assert!(!trust.prolong(clock.uptime()));
     }
 
     #[tokio::test(start_paused = true)]
