@@ -3,43 +3,34 @@
 //! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
 //! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
 
+mod lease;
+mod refusal;
+
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
+use self::lease::Claimed;
 use super::grant::{self, Spent};
 use crate::{
     cache::{
         Parts,
-        entry::{self, Freshness, MIN_SPACING, freshness},
+        entry::{self, Freshness, freshness},
         history::AttemptRecord,
-        memory::{Entry, Refusal},
-        turns::Turn,
+        memory::Entry,
     },
     credential::Credential,
     error::{Error, ErrorKind, Result},
-    provider::{GrantUse, MintFailure, MintRequest, Minted, Rotation},
-    store::{Claim, Commit, Committed, FailedAttempt, Failures, GrantUpdate, Lease, LeaseOwner, LeaseScope, TokenRow},
+    provider::{GrantUse, MintFailure, MintRequest, Minted},
+    store::{Commit, Committed, GrantUpdate, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, Token, TokenKey},
 };
 
-/// How long a lease lasts unless it is renewed: how long a dead holder keeps others waiting.
-const LEASE_TTL: Duration = Duration::from_secs(5);
-
-/// How often a lease is renewed: two renewals may fail before it lapses.
-const RENEW_EVERY: Duration = Duration::from_millis(1600);
-
-/// How often a flight that waits for another holder looks for the result.
-const LEASE_POLL: Duration = Duration::from_millis(200);
-
-/// How long a flight waits for another holder: the longest call, a lease's lapse, and some room.
-const LEASE_PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long nobody asks a store that has just failed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest time between two tries to store a minted token.
+const COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a token is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,53 +276,8 @@ impl Attempt {
                 }
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LEASE_TTL);
+            pause = (pause * 2).min(COMMIT_PAUSE);
         }
-    }
-
-    /// Records a failed attempt, here and in the store, and says when the next may be made.
-    async fn fail(&self, base: &Base, error: Error) -> Error {
-        let now = self.parts.clock.now();
-        match error.kind() {
-            ErrorKind::StoreDown => return self.pause_for_store(error),
-            // The upstream was not asked: another replica may do so at once.
-            ErrorKind::Draining => return error,
-            _ => {}
-        }
-        let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);
-        let count = before.saturating_add(1);
-        let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, count, rng));
-        let (next_attempt_at, config) = (now.after(delay), self.credential.config);
-        let failures = Failures {
-            count,
-            kind: error.kind(),
-            message: error.message().to_owned(),
-            at: now,
-            next_attempt_at,
-            config,
-        };
-        warn!(
-            credential = %self.want.key.credential(), reason = error.kind().reason(), %error,
-            failures = count, retry_in_s = delay.as_secs(), "the upstream gave no token"
-        );
-        let attempt = FailedAttempt { key: self.want.key.clone(), base: base.generation, failures };
-        if let Err(error) = self.parts.store.record_failure(attempt).await {
-            debug!(%error, "a failed attempt was not recorded");
-        }
-        self.refuse(error, next_attempt_at)
-    }
-
-    fn refuse(&self, error: Error, next_attempt_at: Timestamp) -> Error {
-        let refusal = Refusal { error, next_attempt_at };
-        let told = refusal.to_error(self.parts.clock.now());
-        self.parts.memory.refuse(self.want.key.hash(), refusal);
-        self.parts.schedule.at(self.want.key.clone(), next_attempt_at);
-        told
-    }
-
-    fn pause_for_store(&self, error: Error) -> Error {
-        let next_attempt_at = self.parts.clock.now().after(STORE_PAUSE);
-        self.refuse(error, next_attempt_at)
     }
 
     async fn load(&self) -> Result<Option<TokenRow>> {
@@ -374,80 +320,6 @@ impl Attempt {
         }
     }
 
-    /// Honours the one `next_attempt_at` of the key. A rejection may spend one attempt in spite of it (later reports of
-    /// the same token are no rejections any more), and so may an operator.
-    fn check_gate(&self, row: Option<&TokenRow>) -> Result<()> {
-        let failures = row.and_then(|row| row.failures.as_ref());
-        let Some(failures) = failures.filter(|failures| failures.config == self.credential.config) else {
-            return Ok(());
-        };
-        // A person may have mended what only a person can mend, and restarted the broker for it.
-        let stale = failures.kind.is_permanent() && failures.at < self.parts.started_at;
-        let exempt = matches!(self.want.why, Why::Rejection | Why::Operator);
-        if exempt || stale || !entry::is_too_early(failures.next_attempt_at, self.parts.clock.now()) {
-            return Ok(());
-        }
-        Err(self.refuse(Error::new(failures.kind, failures.message.clone()), failures.next_attempt_at))
-    }
-
-    /// Waits until a second has passed since the last attempt, failed or not.
-    async fn keep_spacing(&self, row: Option<&TokenRow>) {
-        let succeeded = row.and_then(|row| row.token.as_ref()).map(|token| token.issued_at);
-        let failed = row.and_then(|row| row.failures.as_ref()).map(|failures| failures.at);
-        if let Some(last) = succeeded.max(failed) {
-            let earliest = last.after(MIN_SPACING);
-            sleep(earliest.since(self.parts.clock.now()).min(MIN_SPACING)).await;
-        }
-    }
-
-    async fn claim(&self) -> Result<Claimed> {
-        let begun = Instant::now();
-        let (scope, turn) = match self.credential.provider.capabilities().grant {
-            GrantUse::None | GrantUse::Refresh(Rotation::None) => (LeaseScope::Token(self.want.key.hash()), None),
-            GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict) => {
-                let name = self.want.key.credential();
-                let turn = timeout(LEASE_PATIENCE, self.parts.turns.take(name)).await.map_err(|_| self.give_up())?;
-                (LeaseScope::Grant(name.clone()), Some(turn))
-            }
-        };
-        let nonce = self.parts.rng.with(rand::Rng::next_u64);
-        let owner = LeaseOwner { replica: self.parts.replica.clone(), nonce };
-        loop {
-            let claim = self.parts.store.acquire(scope.clone(), owner.clone(), LEASE_TTL).await;
-            let holder = match claim.map_err(|error| self.pause_for_store(error))? {
-                Claim::Granted(lease) => return Ok(Claimed::Lease(lease, turn)),
-                Claim::Held(holder) => holder,
-            };
-            if begun.elapsed() > LEASE_PATIENCE {
-                return Err(self.give_up());
-            }
-            sleep(holder.remaining.clamp(Duration::from_millis(10), LEASE_POLL)).await;
-            let row = self.load().await?;
-            if let Some(entry) = self.accept(row.as_ref()) {
-                return Ok(Claimed::Overtaken(entry));
-            }
-        }
-    }
-
-    /// Ends the wait for another flight.
-    fn give_up(&self) -> Error {
-        let message = "another flight of the broker holds the right to ask the upstream for too long";
-        self.refuse(Error::new(ErrorKind::UpstreamSlow, message), self.parts.clock.now().after(MIN_SPACING))
-    }
-
-    async fn keep_renewing(&self, lease: &Lease) {
-        loop {
-            sleep(RENEW_EVERY).await;
-            match self.parts.store.renew(lease.clone(), LEASE_TTL).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    warn!(credential = %self.want.key.credential(), "a lease lapsed while the upstream was asked");
-                }
-                Err(error) => debug!(%error, "a lease was not renewed"),
-            }
-        }
-    }
-
     fn record(&self, started: Instant, error: Option<&Error>) {
         let record = AttemptRecord {
             at: self.parts.clock.now(),
@@ -458,12 +330,4 @@ impl Attempt {
         self.parts.metrics.attempt(self.credential.provider.kind(), error.map(Error::kind), record.duration);
         self.parts.history.add(self.want.key.hash(), record);
     }
-}
-
-/// The outcome of a claim.
-enum Claimed {
-    /// The lease is ours, and where the grant rotates the turn on this replica.
-    Lease(Lease, Option<Turn>),
-    /// Whoever held it has brought a token that will do.
-    Overtaken(Arc<Entry>),
 }
