@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, Secret, Token, TokenKey},
+    types::{CredentialName, Generation, KeyHash, ReplicaId},
 };
 
 #[cfg(any(test, feature = "testing"))]
@@ -24,24 +24,32 @@ pub mod conformance;
 mod detached;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod fleet;
+mod grant;
+mod lease;
 mod memory;
 mod postgres;
 mod registry;
 mod sql;
 mod sqlite;
+mod token;
 
 pub use detached::DetachedTokenStore;
+pub use fleet::{Applied, Event, EventKind, Heartbeat, Replica};
+pub use grant::{Grant, GrantCandidate, GrantSeed, GrantUpdate, OpenIntent, RotationIntent};
+pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
 pub use sqlite::SqliteTokenStore;
+pub use token::{Commit, Committed, FailedAttempt, Failures, Rejected, TokenRow};
 
 /// The longest that a lease lasts without being renewed.
 const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps tokens, grants, leases and events.
 ///
-/// Every method is bounded in time and fails with [`ErrorKind::StoreDown`] when the store cannot be reached. None of
+/// Every method is bounded in time and fails with [`ErrorKind::StoreDown`](crate::error::ErrorKind) when the store cannot be reached. None of
 /// them is cancel-safe by itself; `store/detached.rs` makes them so.
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
@@ -162,316 +170,3 @@ fn not_shared() -> Error {
 
 /// A store that many share.
 pub type SharedStore = Arc<dyn TokenStore>;
-
-/// What a store knows of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRow {
-    /// The key.
-    pub key: TokenKey,
-    /// The generation of the last token minted.
-    pub generation: Generation,
-    /// The lowest generation that may be served.
-    pub min_generation: Generation,
-    /// The last token minted, valid or not.
-    pub token: Option<Token>,
-    /// Fingerprint of the configuration that the last token was minted with; before the first one, of the first attempt.
-    pub config: Fingerprint,
-    /// Failed attempts since the last success.
-    pub failures: Option<Failures>,
-    /// When a client last asked for it, as far as it was known when the last token was minted.
-    pub last_used_at: Timestamp,
-}
-
-/// The failed attempts since the last success.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failures {
-    /// How many.
-    pub count: u32,
-    /// What the last one failed with.
-    pub kind: ErrorKind,
-    /// The last one's text for people.
-    pub message: String,
-    /// When the last one ended.
-    pub at: Timestamp,
-    /// Not before this time is the upstream asked again.
-    pub next_attempt_at: Timestamp,
-    /// Fingerprint of the configuration that the last one was made with.
-    pub config: Fingerprint,
-}
-
-/// What a lease covers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseScope {
-    /// One token key.
-    Token(KeyHash),
-    /// All keys of a credential, for they share a grant that rotates.
-    Grant(CredentialName),
-}
-
-impl LeaseScope {
-    /// The text that names the scope in a table. Distinct scopes have distinct texts.
-    #[must_use]
-    pub fn as_text(&self) -> String {
-        match self {
-            Self::Token(hash) => format!("token:{hash}"),
-            Self::Grant(credential) => format!("grant:{credential}"),
-        }
-    }
-}
-
-/// Who holds a lease: a replica, and which of its flights.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LeaseOwner {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// Drawn at random for every claim, so that a late flight never takes a successor's lease for its own.
-    pub nonce: u64,
-}
-
-impl fmt::Display for LeaseOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{:016x}", self.replica, self.nonce)
-    }
-}
-
-/// The right to call the upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// What it covers.
-    pub scope: LeaseScope,
-    /// Whose it is.
-    pub owner: LeaseOwner,
-}
-
-/// The answer to a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// The lease is the caller's.
-    Granted(Lease),
-    /// Somebody holds it.
-    Held(Holder),
-}
-
-/// Who holds a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// The owner's text, see [`LeaseOwner`].
-    pub owner: String,
-    /// How long until it lapses, by the store's clock.
-    pub remaining: Duration,
-}
-
-/// A token that was minted, to be stored.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Its key.
-    pub key: TokenKey,
-    /// The token. The fence: it is stored only if its generation is the one after the row's.
-    pub token: Token,
-    /// Fingerprint of the configuration that it was minted with.
-    pub config: Fingerprint,
-    /// When a client last asked for the key.
-    pub last_used_at: Timestamp,
-    /// The refresh token that came with it, if any.
-    pub grant: Option<GrantUpdate>,
-}
-
-/// A refresh token that the upstream issued.
-#[derive(Clone, Debug)]
-pub struct GrantUpdate {
-    /// The version of the grant that was sent to the upstream.
-    pub base_version: u64,
-    /// The new one.
-    pub refresh_token: Secret,
-    /// When it was received.
-    pub at: Timestamp,
-}
-
-/// What became of a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// It is stored.
-    Stored,
-    /// Somebody else's token came first; a refresh token that came with this one was kept all the same: as the grant's
-    /// if its version had not moved, else as a candidate.
-    Superseded,
-}
-
-/// An attempt that failed, to be recorded.
-#[derive(Clone, Debug)]
-pub struct FailedAttempt {
-    /// Its key.
-    pub key: TokenKey,
-    /// The generation that the attempt was begun from.
-    pub base: Generation,
-    /// What the row is to say.
-    pub failures: Failures,
-}
-
-/// What became of a rejection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rejected {
-    /// Whether this call raised the floor.
-    pub invalidated: bool,
-    /// The lowest generation that may be served from now on.
-    pub min_generation: Generation,
-    /// The generation of the row's last token.
-    pub generation: Generation,
-    /// The event of the key's last rejection, this one or an earlier one. 0: there was none.
-    pub event: u64,
-}
-
-/// A refresh token or log-in session that a credential must not lose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Whose it is.
-    pub credential: CredentialName,
-    /// Counts its changes, from 1.
-    pub version: u64,
-    /// The refresh token.
-    pub refresh_token: Secret,
-    /// The one before it, which a lenient upstream may still take.
-    pub previous: Option<Secret>,
-    /// Fingerprint of the refresh token that a person supplied and that this one descends from.
-    pub seed: Fingerprint,
-    /// A call that is under way, or whose end nobody saw.
-    pub intent: Option<OpenIntent>,
-    /// Why a person has to log in again.
-    pub needs_reauth: Option<String>,
-    /// When its refresh token last changed.
-    pub updated_at: Timestamp,
-}
-
-/// A refresh token that came too late to become the grant's, and which the upstream may hold for the live one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GrantCandidate {
-    /// The version of the grant that was sent to the upstream for it.
-    pub base_version: u64,
-    /// The refresh token.
-    pub refresh_token: Secret,
-    /// When it was received.
-    pub at: Timestamp,
-}
-
-/// A grant that a person supplied.
-#[derive(Clone, Debug)]
-pub struct GrantSeed {
-    /// Whose it is.
-    pub credential: CredentialName,
-    /// The refresh token.
-    pub refresh_token: Secret,
-    /// When it was read.
-    pub at: Timestamp,
-}
-
-/// The journal's entry before a refresh token is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationIntent {
-    /// Whose refresh token.
-    pub credential: CredentialName,
-    /// Which version of it.
-    pub version: u64,
-    /// Whose call it is: no two calls have the same.
-    pub owner: String,
-    /// The owner of the open intent that this one takes the place of. `None`: there is none.
-    pub over: Option<String>,
-}
-
-/// An intent whose end is not journalled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenIntent {
-    /// The text of the lease's owner.
-    pub owner: String,
-    /// How long ago it was journalled, by the store's clock.
-    pub age: Duration,
-}
-
-/// A replica's sign of life.
-#[derive(Clone, Debug)]
-pub struct Heartbeat {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// What it runs.
-    pub version: String,
-    /// For how long it is to be waited for.
-    pub ttl: Duration,
-    /// The events that it has applied.
-    pub applied: Applied,
-}
-
-/// A set of events: all up to one, but for those that are missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// The highest.
-    pub through: u64,
-    /// Those below it that have not been seen: their transactions may still commit.
-    pub missing: Vec<u64>,
-}
-
-impl Applied {
-    /// Whether an event is in the set.
-    #[must_use]
-    pub fn contains(&self, event: u64) -> bool {
-        event <= self.through && !self.missing.contains(&event)
-    }
-}
-
-/// A replica, as the others see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replica {
-    /// Its identifier.
-    pub id: ReplicaId,
-    /// What it runs.
-    pub version: String,
-    /// When it first said that it lives, by the store's clock.
-    pub started_at: Timestamp,
-    /// For how long it is still to be waited for. Zero: its lease has lapsed.
-    pub remaining: Duration,
-    /// The events that it has applied.
-    pub applied: Applied,
-}
-
-/// A change that other replicas must hear of. It carries no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its place in the feed. Ids may commit out of order.
-    pub id: u64,
-    /// What happened.
-    pub kind: EventKind,
-    /// To which key.
-    pub key: KeyHash,
-    /// Of which credential.
-    pub credential: CredentialName,
-    /// The generation committed, or the one rejected.
-    pub generation: Generation,
-    /// The lowest generation that may be served.
-    pub min_generation: Generation,
-    /// When, by the store's clock.
-    pub at: Timestamp,
-}
-
-/// What happened to a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// A token was committed.
-    Committed,
-    /// A token was rejected.
-    Rejected,
-}
-
-impl EventKind {
-    /// Its name in a table.
-    #[must_use]
-    pub const fn as_text(self) -> &'static str {
-        match self {
-            Self::Committed => "committed",
-            Self::Rejected => "rejected",
-        }
-    }
-
-    /// The kind of this name.
-    #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        [Self::Committed, Self::Rejected].into_iter().find(|kind| kind.as_text() == text)
-    }
-}

@@ -16,15 +16,11 @@ use self::{
     transaction::{PgTransaction, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate,
-    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, StoreUrl, TokenRow,
-    TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
+    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, StoreUrl, TokenRow, TokenStore,
     sql::{
         self,
-        rows::{
-            CandidateColumns, EventColumns, GrantColumns, HolderColumns, TokenColumns, all, json, json_of,
-            lease_millis, signed,
-        },
+        rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
     },
 };
 use crate::{
@@ -36,8 +32,10 @@ use crate::{
 mod config;
 mod error;
 mod fleet;
+mod grants;
 mod queries;
 mod schema;
+mod tokens;
 mod transaction;
 
 /// How long a migration may take, and the wait for one that another replica runs.
@@ -71,6 +69,8 @@ macro_rules! query_as {
     };
 }
 
+use {query, query_as};
+
 impl PgTokenStore {
     /// A store that connects when it is first used.
     ///
@@ -84,29 +84,6 @@ impl PgTokenStore {
 
     async fn begin(&self) -> Result<PgTransaction, PgStoreError> {
         PgTransaction::begin(&self.pool).await
-    }
-
-    async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let rows: Vec<TokenColumns> = query_as!(self, sql, from, i64::from(limit)).fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_rows_of(&self, credential: &CredentialName, limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let rows = query_as!(self, sql::ROWS_OF, credential.as_str(), i64::from(limit));
-        let rows: Vec<TokenColumns> = rows.fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let row: Option<TokenColumns> =
-            query_as!(self, sql::LOAD, &key.as_bytes()[..]).fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(row.map(TokenRow::try_from).transpose()?)
     }
 
     async fn try_acquire(&self, scope: &LeaseScope, owner: &LeaseOwner, ttl: Duration) -> Result<Claim, PgStoreError> {
@@ -150,117 +127,6 @@ impl PgTokenStore {
         }
         tx.commit().await?;
         Ok(committed)
-    }
-
-    async fn try_advance_grant(&self, credential: &CredentialName, update: &GrantUpdate) -> Result<bool, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let replaced = self.keep_grant(&mut tx, credential, update).await?;
-        tx.commit().await?;
-        Ok(replaced)
-    }
-
-    async fn commit_token(&self, tx: &mut PgTransaction, commit: &Commit) -> Result<Committed, PgStoreError> {
-        let Commit { key, token, config, last_used_at, .. } = commit;
-        let (hash, selector) = (key.hash(), key.selector());
-        let insert = query!(
-            self,
-            sql::COMMIT_TOKEN,
-            &hash.as_bytes()[..],
-            key.credential().as_str(),
-            json(selector.scopes()),
-            selector.audience.as_deref(),
-            json(selector.resources()),
-            signed(token.generation.get()),
-            token.access_token.expose().as_bytes(),
-            token.token_type.as_str(),
-            token.issued_at.as_millis(),
-            token.expires_at.as_millis(),
-            token.refresh_at.as_millis(),
-            json(&token.scopes),
-            json_of(&token.attributes),
-            token.fingerprint.to_string(),
-            config.to_string(),
-            last_used_at.as_millis(),
-        );
-        if insert.execute(&mut **tx).await?.rows_affected() == 1 {
-            self.append_event(tx, EventKind::Committed, hash, token.generation).await?;
-            return Ok(Committed::Stored);
-        }
-        let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
-        let stored = query!(self, sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
-        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
-        Ok(if stored { Committed::Stored } else { Committed::Superseded })
-    }
-
-    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
-    async fn keep_grant(
-        &self,
-        tx: &mut PgTransaction,
-        credential: &CredentialName,
-        update: &GrantUpdate,
-    ) -> Result<bool, PgStoreError> {
-        let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
-        let secret = update.refresh_token.expose().as_bytes();
-        let kept = if update.base_version == 0 {
-            let seed = Fingerprint::of(&update.refresh_token).to_string();
-            query!(self, sql::INSERT_GRANT, name, secret, seed, at)
-        } else {
-            query!(self, sql::ROTATE_GRANT, name, base, secret, at)
-        };
-        let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
-        if !replaced {
-            query!(self, sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
-        }
-        Ok(replaced)
-    }
-
-    async fn append_event(
-        &self,
-        tx: &mut PgTransaction,
-        kind: EventKind,
-        key: KeyHash,
-        generation: Generation,
-    ) -> Result<i64, PgStoreError> {
-        let event =
-            query_as!(self, queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
-        let (id, _): (i64, Option<String>) = event.fetch_one(&mut **tx).await?;
-        Ok(id)
-    }
-
-    async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
-        let mut invalidated = false;
-        if generation > Generation::NONE {
-            let reject = query!(self, sql::REJECT, hash, signed(generation.get()), floor);
-            invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
-        }
-        if invalidated {
-            let event = self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
-            query!(self, sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
-        }
-        let floor: Option<(i64, i64, i64)> = query_as!(self, sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
-        let (floor, last, event) = floor.unwrap_or_default();
-        let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
-        let event = u64::try_from(event).unwrap_or(0);
-        Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })
-    }
-
-    async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let rows = query_as!(self, sql::CANDIDATES, credential.as_str());
-        let rows: Vec<CandidateColumns> = rows.fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, PgStoreError> {
-        let mut tx = self.begin().await?;
-        let row = query_as!(self, queries::LOAD_GRANT, credential.as_str());
-        let row: Option<GrantColumns> = row.fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(row.map(Grant::try_from).transpose()?)
     }
 
     async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, PgStoreError> {

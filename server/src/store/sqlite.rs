@@ -17,14 +17,11 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, RotationIntent, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Holder, Lease,
+    LeaseOwner, LeaseScope, Rejected, RotationIntent, TokenRow, TokenStore,
     sql::{
         self,
-        rows::{
-            CandidateColumns, EventColumns, GrantColumns, HolderColumns, TokenColumns, all, json, json_of,
-            lease_millis, signed,
-        },
+        rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
     },
 };
 use crate::{
@@ -35,7 +32,9 @@ use crate::{
 
 mod config;
 mod error;
+mod grants;
 mod queries;
+mod tokens;
 mod transaction;
 
 /// How many events one transaction deletes at most.
@@ -58,6 +57,8 @@ macro_rules! query {
 macro_rules! query_as {
     ($sql:expr $(, $value:expr)* $(,)?) => { sqlx::query_as($sql)$(.bind($value))* };
 }
+
+use {query, query_as};
 
 impl SqliteTokenStore {
     /// The store in the file at `path`, which [`TokenStore::prepare`] makes if it is not there: readable by its owner
@@ -82,22 +83,6 @@ impl SqliteTokenStore {
         let mut tx = self.begin().await?;
         migrator.run_direct(None, &mut *tx, false).await?;
         Ok(tx.commit().await?)
-    }
-
-    async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, SqliteStoreError> {
-        let rows: Vec<TokenColumns> = query_as!(sql, from, i64::from(limit)).fetch_all(&self.readers).await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_rows_of(&self, credential: &CredentialName, limit: u32) -> Result<Vec<TokenRow>, SqliteStoreError> {
-        let rows = query_as!(sql::ROWS_OF, credential.as_str(), i64::from(limit));
-        let rows: Vec<TokenColumns> = rows.fetch_all(&self.readers).await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, SqliteStoreError> {
-        let row: Option<TokenColumns> = query_as!(sql::LOAD, &key.as_bytes()[..]).fetch_optional(&self.readers).await?;
-        Ok(row.map(TokenRow::try_from).transpose()?)
     }
 
     async fn try_acquire(
@@ -146,113 +131,6 @@ impl SqliteTokenStore {
         }
         tx.commit().await?;
         Ok(committed)
-    }
-
-    async fn try_advance_grant(
-        &self,
-        credential: &CredentialName,
-        update: &GrantUpdate,
-    ) -> Result<bool, SqliteStoreError> {
-        let mut tx = self.begin().await?;
-        let replaced = Self::keep_grant(&mut tx, credential, update).await?;
-        tx.commit().await?;
-        Ok(replaced)
-    }
-
-    async fn commit_token(tx: &mut SqliteTransaction, commit: &Commit) -> Result<Committed, SqliteStoreError> {
-        let Commit { key, token, config, last_used_at, .. } = commit;
-        let (hash, selector) = (key.hash(), key.selector());
-        let insert = query!(
-            sql::COMMIT_TOKEN,
-            &hash.as_bytes()[..],
-            key.credential().as_str(),
-            json(selector.scopes()),
-            selector.audience.as_deref(),
-            json(selector.resources()),
-            signed(token.generation.get()),
-            token.access_token.expose().as_bytes(),
-            token.token_type.as_str(),
-            token.issued_at.as_millis(),
-            token.expires_at.as_millis(),
-            token.refresh_at.as_millis(),
-            json(&token.scopes),
-            json_of(&token.attributes),
-            token.fingerprint.to_string(),
-            config.to_string(),
-            last_used_at.as_millis(),
-        );
-        if insert.execute(&mut **tx).await?.rows_affected() == 1 {
-            Self::append_event(tx, EventKind::Committed, hash, token.generation).await?;
-            return Ok(Committed::Stored);
-        }
-        let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
-        let stored = query!(sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
-        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
-        Ok(if stored { Committed::Stored } else { Committed::Superseded })
-    }
-
-    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
-    async fn keep_grant(
-        tx: &mut SqliteTransaction,
-        credential: &CredentialName,
-        update: &GrantUpdate,
-    ) -> Result<bool, SqliteStoreError> {
-        let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
-        let secret = update.refresh_token.expose().as_bytes();
-        let kept = if update.base_version == 0 {
-            let seed = Fingerprint::of(&update.refresh_token).to_string();
-            query!(sql::INSERT_GRANT, name, secret, seed, at)
-        } else {
-            query!(sql::ROTATE_GRANT, name, base, secret, at)
-        };
-        let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
-        if !replaced {
-            query!(sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
-        }
-        Ok(replaced)
-    }
-
-    async fn append_event(
-        tx: &mut SqliteTransaction,
-        kind: EventKind,
-        key: KeyHash,
-        generation: Generation,
-    ) -> Result<i64, SqliteStoreError> {
-        let event = query_as!(queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
-        let (id,): (i64,) = event.fetch_one(&mut **tx).await?;
-        Ok(id)
-    }
-
-    async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, SqliteStoreError> {
-        let mut tx = self.begin().await?;
-        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
-        let mut invalidated = false;
-        if generation > Generation::NONE {
-            let reject = query!(sql::REJECT, hash, signed(generation.get()), floor);
-            invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
-        }
-        if invalidated {
-            let event = Self::append_event(&mut tx, EventKind::Rejected, key, generation).await?;
-            query!(sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
-        }
-        let floor: Option<(i64, i64, i64)> = query_as!(sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
-        let (floor, last, event) = floor.unwrap_or_default();
-        let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
-        let event = u64::try_from(event).unwrap_or(0);
-        Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })
-    }
-
-    async fn try_candidates(&self, credential: &CredentialName) -> Result<Vec<GrantCandidate>, SqliteStoreError> {
-        let rows = query_as!(sql::CANDIDATES, credential.as_str());
-        let rows: Vec<CandidateColumns> = rows.fetch_all(&self.readers).await?;
-        Ok(all(rows)?)
-    }
-
-    async fn try_load_grant(&self, credential: &CredentialName) -> Result<Option<Grant>, SqliteStoreError> {
-        let row = query_as!(queries::LOAD_GRANT, credential.as_str());
-        let row: Option<GrantColumns> = row.fetch_optional(&self.readers).await?;
-        Ok(row.map(Grant::try_from).transpose()?)
     }
 
     async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, SqliteStoreError> {

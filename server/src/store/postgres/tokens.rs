@@ -1,0 +1,112 @@
+//! Tokens in the tables: read by key, replaced by the next generation, rejected, each with its event.
+
+use super::{PgTokenStore, error::PgStoreError, queries, query, query_as, transaction::PgTransaction};
+use crate::{
+    store::{
+        Commit, Committed, EventKind, Rejected, TokenRow,
+        sql::{
+            self,
+            rows::{TokenColumns, all, json, json_of, signed},
+        },
+    },
+    types::{CredentialName, Generation, KeyHash},
+};
+
+impl PgTokenStore {
+    pub(super) async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows: Vec<TokenColumns> = query_as!(self, sql, from, i64::from(limit)).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+
+    pub(super) async fn try_rows_of(
+        &self,
+        credential: &CredentialName,
+        limit: u32,
+    ) -> Result<Vec<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let rows = query_as!(self, sql::ROWS_OF, credential.as_str(), i64::from(limit));
+        let rows: Vec<TokenColumns> = rows.fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(all(rows)?)
+    }
+
+    pub(super) async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let row: Option<TokenColumns> =
+            query_as!(self, sql::LOAD, &key.as_bytes()[..]).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(row.map(TokenRow::try_from).transpose()?)
+    }
+
+    pub(super) async fn commit_token(
+        &self,
+        tx: &mut PgTransaction,
+        commit: &Commit,
+    ) -> Result<Committed, PgStoreError> {
+        let Commit { key, token, config, last_used_at, .. } = commit;
+        let (hash, selector) = (key.hash(), key.selector());
+        let insert = query!(
+            self,
+            sql::COMMIT_TOKEN,
+            &hash.as_bytes()[..],
+            key.credential().as_str(),
+            json(selector.scopes()),
+            selector.audience.as_deref(),
+            json(selector.resources()),
+            signed(token.generation.get()),
+            token.access_token.expose().as_bytes(),
+            token.token_type.as_str(),
+            token.issued_at.as_millis(),
+            token.expires_at.as_millis(),
+            token.refresh_at.as_millis(),
+            json(&token.scopes),
+            json_of(&token.attributes),
+            token.fingerprint.to_string(),
+            config.to_string(),
+            last_used_at.as_millis(),
+        );
+        if insert.execute(&mut **tx).await?.rows_affected() == 1 {
+            self.append_event(tx, EventKind::Committed, hash, token.generation).await?;
+            return Ok(Committed::Stored);
+        }
+        let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
+        let stored = query!(self, sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
+        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
+        Ok(if stored { Committed::Stored } else { Committed::Superseded })
+    }
+
+    pub(super) async fn append_event(
+        &self,
+        tx: &mut PgTransaction,
+        kind: EventKind,
+        key: KeyHash,
+        generation: Generation,
+    ) -> Result<i64, PgStoreError> {
+        let event =
+            query_as!(self, queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
+        let (id, _): (i64, Option<String>) = event.fetch_one(&mut **tx).await?;
+        Ok(id)
+    }
+
+    pub(super) async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, PgStoreError> {
+        let mut tx = self.begin().await?;
+        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
+        let mut invalidated = false;
+        if generation > Generation::NONE {
+            let reject = query!(self, sql::REJECT, hash, signed(generation.get()), floor);
+            invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
+        }
+        if invalidated {
+            let event = self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            query!(self, sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
+        }
+        let floor: Option<(i64, i64, i64)> = query_as!(self, sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        let (floor, last, event) = floor.unwrap_or_default();
+        let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
+        let event = u64::try_from(event).unwrap_or(0);
+        Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })
+    }
+}
