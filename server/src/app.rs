@@ -31,6 +31,7 @@ use crate::{
     config::{Config, Listen, StoreConfig, secret::SecretError},
     dev::DemoUpstream,
     error::{Error as ServiceError, ErrorKind},
+    failpoint::Failpoints,
     lifecycle::{Phase, Readiness, Shutdown},
     metrics::Metrics,
     pipeline::Pipeline,
@@ -179,6 +180,7 @@ impl App {
             clock: Arc::clone(&clock),
             rng,
             replica: replica.clone(),
+            failpoints: Failpoints::from_environment(),
             rotations: rotations.clone(),
         };
         let facts =

@@ -45,6 +45,7 @@ use self::{
 use crate::{
     credential::{Catalog, Credential, WhenDegraded},
     error::{Error, ErrorKind, Result, Violation},
+    failpoint::Failpoints,
     metrics::Metrics,
     policy::Authorized,
     rng::SharedRng,
@@ -89,6 +90,8 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// When it started.
     pub started_at: Timestamp,
+    /// Where a test makes the process fail.
+    pub failpoints: Failpoints,
     /// The calls under way that spend a refresh token. Once it is closed, none begins.
     pub rotations: TaskTracker,
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod credential;
 pub mod dev;
 pub mod error;
+pub mod failpoint;
 pub mod lifecycle;
 pub mod metrics;
 pub mod pipeline;

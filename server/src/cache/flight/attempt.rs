@@ -23,6 +23,7 @@ use crate::{
     },
     credential::Credential,
     error::{Error, ErrorKind, Result},
+    failpoint::Point,
     provider::{GrantUse, MintFailure, MintRequest, Minted},
     store::{Commit, Committed, GrantUpdate, TokenRow},
     time::Timestamp,
@@ -115,15 +116,18 @@ impl Attempt {
             return Ok(entry);
         }
         self.check_gate(row.as_ref())?;
+        self.parts.failpoints.reach(Point::BeforeClaim).await;
         let (lease, _turn) = match self.claim().await? {
             Claimed::Lease(lease, turn) => (lease, turn),
             Claimed::Overtaken(entry) => return Ok(entry),
         };
+        self.parts.failpoints.reach(Point::AfterClaim).await;
         // Never aborted because a renewal failed: the commit is fenced on the generation, not on the lease.
         let result = tokio::select! {
             result = self.replace() => result,
             () = self.keep_renewing(&lease) => Err(Error::bug("the renewal of a lease ended")),
         };
+        self.parts.failpoints.reach(Point::BeforeRelease).await;
         if let Err(error) = self.parts.store.release(lease).await {
             debug!(%error, "a lease was not released and will lapse");
         }
@@ -161,7 +165,10 @@ impl Attempt {
         // A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
-        match call.await.unwrap_or_else(panicked) {
+        self.parts.failpoints.reach(Point::BeforePost).await;
+        let answer = call.await.unwrap_or_else(panicked);
+        self.parts.failpoints.reach(Point::AfterPost).await;
+        match answer {
             Ok(minted) => self.settle(base, minted, spent, sent_at).await,
             Err(failure) => Err(self.unsettle(failure, spent).await),
         }
@@ -194,7 +201,9 @@ impl Attempt {
             last_used_at: self.last_used(),
             grant: update,
         };
+        self.parts.failpoints.reach(Point::BeforeCommit).await;
         let committed = self.commit(commit).await;
+        self.parts.failpoints.reach(Point::AfterCommit).await;
         if let Some(spent) = spent_without_update {
             grant::abandon(self, &spent).await;
         }

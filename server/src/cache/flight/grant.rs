@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::attempt::Attempt;
 use crate::{
     error::{Error, ErrorKind, Result},
+    failpoint::Point,
     provider::{MintFailure, Rotation},
     store::{Grant, GrantSeed, GrantUpdate, RotationIntent, TokenRow},
     types::{Fingerprint, Secret},
@@ -80,7 +81,10 @@ pub(super) async fn prepare(attempt: &Attempt, rotation: Rotation, row: Option<&
         let over = grant.intent.map(|intent| intent.owner);
         let intent = RotationIntent { credential: name.clone(), version: grant.version, owner: owner.clone(), over };
         let journalled = attempt.parts.clock.uptime();
-        if store.begin_rotation(intent.clone()).await? && attempt.parts.clock.uptime() < journalled + SEND_WITHIN {
+        attempt.parts.failpoints.reach(Point::BeforeIntent).await;
+        let begun = store.begin_rotation(intent.clone()).await?;
+        attempt.parts.failpoints.reach(Point::AfterIntent).await;
+        if begun && attempt.parts.clock.uptime() < journalled + SEND_WITHIN {
             return Ok(Spent { intent: Some(intent), ..spent });
         }
     }

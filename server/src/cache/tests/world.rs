@@ -27,6 +27,7 @@ use crate::{
     },
     credential::{AskDefaults, Catalog, Credential, RefreshRules, RejectOn, WhenDegraded},
     error::{Error, ErrorKind, Result},
+    failpoint::Failpoints,
     metrics::Metrics,
     policy::{AllowAll, Ask, Authorized, WatchRequest, authorize},
     provider::{
@@ -275,6 +276,7 @@ impl World {
             rng: SharedRng::from_seed(plan.seed),
             replica: ReplicaId::new(replica),
             started_at: clock.now(),
+            failpoints: Failpoints::none(),
             rotations: TaskTracker::new(),
         };
         let provider: SharedProvider = upstream.clone();
