@@ -30,6 +30,7 @@ mod lease;
 mod memory;
 mod postgres;
 mod registry;
+pub mod spill;
 mod sql;
 mod sqlite;
 mod token;
@@ -42,7 +43,7 @@ pub use memory::MemoryTokenStore;
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
 pub use sqlite::SqliteTokenStore;
-pub use token::{Commit, Committed, FailedAttempt, Failures, Rejected, TokenRow};
+pub use token::{Commit, Committed, FailedAttempt, Failures, Fence, Rejected, TokenRow, Write};
 
 /// The longest that a lease lasts without being renewed.
 const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,7 +83,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Who holds the lease, and until when on the store's clock.
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>>;
 
-    /// Stores a minted token, if its generation is the one after the row's, and the new grant with it, and ends the row's
+    /// Stores a minted token, if its fence lets it pass, and the new grant with it, and ends the row's
     /// record of failures. One transaction. To repeat a commit whose answer was lost is harmless: the same token under
     /// the same generation counts as stored.
     async fn commit(&self, commit: Commit) -> Result<Committed>;

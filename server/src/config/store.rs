@@ -1,5 +1,7 @@
 //! `[store]`: where tokens and grants outlive the process.
 
+use std::path::PathBuf;
+
 use url::Url;
 
 use super::{
@@ -15,11 +17,16 @@ pub struct StoreConfig {
     pub url: String,
     /// The password of a Postgres store, read at each connect.
     pub password: Option<SecretSource>,
+    /// Where a process that has to end leaves what the store has not taken.
+    pub spill_dir: PathBuf,
 }
+
+/// The default of `spill_dir`.
+const SPILL_DIR: &str = "tokencache-spill";
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { url: "sqlite:tokencache.db".into(), password: None }
+        Self { url: "sqlite:tokencache.db".into(), password: None, spill_dir: SPILL_DIR.into() }
     }
 }
 
@@ -36,7 +43,11 @@ impl StoreConfig {
         if section.has("password") && url.as_ref().is_some_and(|url| !url.starts_with("postgres")) {
             section.problem_at("password", "only a Postgres store has a password");
         }
-        Self { url: url.unwrap_or(default.url), password }
+        let spill_dir = section.path_of("spill_dir").unwrap_or_else(|| section.resolve(SPILL_DIR));
+        if section.string("spill_dir").is_some_and(|path| path.is_empty()) {
+            section.problem_at("spill_dir", "expected the path of a directory");
+        }
+        Self { url: url.unwrap_or(default.url), password, spill_dir }
     }
 }
 

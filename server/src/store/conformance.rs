@@ -7,7 +7,7 @@ mod events;
 mod fleet;
 mod grants;
 mod leases;
-mod samples;
+pub(crate) mod samples;
 mod tokens;
 
 use super::SharedStore;
@@ -32,6 +32,7 @@ pub async fn run(make: impl AsyncFn() -> SharedStore) {
             a_token_reloads_equal_to_the_byte,
             extreme_values_reload_equal,
             a_commit_is_fenced_on_the_generation_before_it,
+            a_token_that_was_served_unstored_passes_over_lower_generations_alone,
             a_generation_beyond_the_range_of_the_store_does_not_wrap,
             a_repeated_commit_counts_as_stored,
             of_racing_commits_exactly_one_wins,

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Grant, GrantCandidate, GrantSeed, GrantUpdate,
-    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, OpenIntent, Rejected, Replica, RotationIntent,
-    TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantSeed,
+    GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, OpenIntent, Rejected, Replica,
+    RotationIntent, TokenRow, TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -315,7 +315,11 @@ impl State {
             return Committed::Stored;
         }
         let generation = row.map_or(Generation::NONE, |row| row.generation);
-        if new.generation == generation || new.generation != generation.next() {
+        let passes = match commit.fence {
+            Fence::Next => new.generation == generation.next(),
+            Fence::Above => new.generation > generation,
+        };
+        if !passes {
             return Committed::Superseded;
         }
         let mut row = row.cloned().unwrap_or_else(|| empty_row(commit.key.clone(), commit.config, commit.last_used_at));

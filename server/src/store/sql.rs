@@ -22,12 +22,13 @@ pub(super) const SCAN: &str =
 pub(super) const ROWS_OF: &str =
     concat!("SELECT ", token_columns!(), " FROM tokens WHERE credential = $1 ORDER BY key_hash LIMIT $2");
 
-/// The fence on the generation: without a row only the first is stored, otherwise only the one after the row's.
+/// The fence on the generation. With `Next` only the first is stored where there is no row, else only the one after the
+/// row's; with `Above` ($17) every later one.
 pub(super) const COMMIT_TOKEN: &str = "\
     INSERT INTO tokens (key_hash, credential, scopes, audience, resources, generation, access_token, token_type, \
         issued_at, expires_at, refresh_at, granted_scopes, attributes, fingerprint, config, last_used_at) \
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16 \
-        WHERE $6 = 1 OR EXISTS (SELECT 1 FROM tokens WHERE key_hash = $1) \
+        WHERE $6 = 1 OR $17 OR EXISTS (SELECT 1 FROM tokens WHERE key_hash = $1) \
     ON CONFLICT (key_hash) DO UPDATE SET \
         generation = excluded.generation, access_token = excluded.access_token, token_type = excluded.token_type, \
         issued_at = excluded.issued_at, expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, \
@@ -36,7 +37,7 @@ pub(super) const COMMIT_TOKEN: &str = "\
         failure_message = NULL, failed_at = NULL, next_attempt_at = NULL, failure_config = NULL, \
         last_used_at = CASE WHEN tokens.last_used_at > excluded.last_used_at \
             THEN tokens.last_used_at ELSE excluded.last_used_at END \
-    WHERE tokens.generation = excluded.generation - 1";
+    WHERE tokens.generation = excluded.generation - 1 OR ($17 AND tokens.generation < excluded.generation)";
 
 /// Whether this very token is the stored one: then the commit is a repetition.
 pub(super) const IS_STORED: &str = "SELECT 1 FROM tokens WHERE key_hash = $1 AND generation = $2 AND fingerprint = $3";

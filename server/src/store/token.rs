@@ -4,7 +4,7 @@ use super::GrantUpdate;
 use crate::{
     error::ErrorKind,
     time::Timestamp,
-    types::{Fingerprint, Generation, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, Token, TokenKey},
 };
 
 /// What a store knows of one key.
@@ -48,14 +48,26 @@ pub struct Failures {
 pub struct Commit {
     /// Its key.
     pub key: TokenKey,
-    /// The token. The fence: it is stored only if its generation is the one after the row's.
+    /// The token.
     pub token: Token,
+    /// To which generations of the row it may be a successor.
+    pub fence: Fence,
     /// Fingerprint of the configuration that it was minted with.
     pub config: Fingerprint,
     /// When a client last asked for the key.
     pub last_used_at: Timestamp,
     /// The refresh token that came with it, if any.
     pub grant: Option<GrantUpdate>,
+}
+
+/// To which generations of a row a token may be a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// To the one just before its own: of several that were begun from one generation, the first is stored.
+    Next,
+    /// To every lower one, and to none. For a token that was served before it could be stored: its generation has been
+    /// seen, and those between are never given out.
+    Above,
 }
 
 /// What became of a commit.
@@ -90,4 +102,24 @@ pub struct Rejected {
     pub generation: Generation,
     /// The event of the key's last rejection, this one or an earlier one. 0: there was none.
     pub event: u64,
+}
+
+/// Something that the upstream has given away and that the store has yet to take.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A token, and the refresh token that came with it.
+    Token(Commit),
+    /// A refresh token that came alone.
+    Grant(CredentialName, GrantUpdate),
+}
+
+impl Write {
+    /// Whose it is.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        match self {
+            Self::Token(commit) => commit.key.credential(),
+            Self::Grant(credential, _) => credential,
+        }
+    }
 }

@@ -7,7 +7,7 @@ use tokencache_client::{GetToken, Selector as ClientSelector};
 use tokencache_proto::v1::GetTokenRequest;
 use tokencache_server::{
     app::open_store,
-    store::{Commit, Committed, SharedStore, StoreRegistry},
+    store::{Commit, Committed, Fence, SharedStore, StoreRegistry},
     time::Clock as _,
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
 };
@@ -54,7 +54,7 @@ fn row(stage: &Stage, number: usize, config: Fingerprint) -> Commit {
         attributes: [].into(),
     };
     let key = TokenKey::new(Selector::new(name, vec![scope(number)], None, vec![]));
-    Commit { key, token, config, last_used_at: now, grant: None }
+    Commit { key, token, fence: Fence::Next, config, last_used_at: now, grant: None }
 }
 
 /// Ten thousand valid tokens in the store of the stage.

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, PgConnection, SqliteConnection, postgres::PgConnectO
 use tempfile::TempDir;
 use tokencache_server::{
     error::ErrorKind,
-    store::{Commit, Committed, GrantSeed, GrantUpdate, SharedStore, StoreRegistry, StoreUrl, conformance},
+    store::{Commit, Committed, Fence, GrantSeed, GrantUpdate, SharedStore, StoreRegistry, StoreUrl, conformance},
     time::{SystemClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
 };
@@ -61,7 +61,8 @@ fn commit(key: &TokenKey, generation: u64) -> Commit {
         attributes: [].into(),
     };
     let config = Fingerprint::of_bytes(b"config");
-    Commit { key: key.clone(), token, config, last_used_at: Timestamp::from_millis(1), grant: None }
+    let (fence, last_used_at) = (Fence::Next, Timestamp::from_millis(1));
+    Commit { key: key.clone(), token, fence, config, last_used_at, grant: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

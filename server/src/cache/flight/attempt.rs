@@ -25,7 +25,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     failpoint::Point,
     provider::{GrantUse, MintFailure, MintRequest, Minted},
-    store::{Commit, Committed, GrantUpdate, TokenRow},
+    store::{Commit, Committed, Fence, GrantUpdate, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, Token, TokenKey},
 };
@@ -197,6 +197,7 @@ impl Attempt {
         let commit = Commit {
             key: self.want.key.clone(),
             token: token.clone(),
+            fence: Fence::Next,
             config: self.credential.config,
             last_used_at: self.last_used(),
             grant: update,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     error::ErrorKind,
     store::{
-        Claim, Commit, Committed, FailedAttempt, Failures, Grant, GrantSeed, GrantUpdate, Lease, LeaseOwner,
+        Claim, Commit, Committed, FailedAttempt, Failures, Fence, Grant, GrantSeed, GrantUpdate, Lease, LeaseOwner,
         LeaseScope, RotationIntent, SharedStore, TokenRow,
     },
     time::Timestamp,
@@ -18,11 +18,11 @@ pub(super) fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-pub(super) fn credential(name: &str) -> CredentialName {
+pub(crate) fn credential(name: &str) -> CredentialName {
     CredentialName::parse(name).expect("a valid name")
 }
 
-pub(super) fn key(name: &str) -> TokenKey {
+pub(crate) fn key(name: &str) -> TokenKey {
     key_with(name, &["read"])
 }
 
@@ -55,10 +55,11 @@ pub(super) fn commit(key: &TokenKey, generation: u64) -> Commit {
 }
 
 pub(super) fn commit_of(key: &TokenKey, token: Token) -> Commit {
-    Commit { key: key.clone(), token, config: config(), last_used_at: at(1_700_000_000_000), grant: None }
+    let (fence, last_used_at) = (Fence::Next, at(1_700_000_000_000));
+    Commit { key: key.clone(), token, fence, config: config(), last_used_at, grant: None }
 }
 
-pub(super) fn commit_with_grant(key: &TokenKey, generation: u64, base_version: u64, refresh_token: &str) -> Commit {
+pub(crate) fn commit_with_grant(key: &TokenKey, generation: u64, base_version: u64, refresh_token: &str) -> Commit {
     let update = GrantUpdate { base_version, refresh_token: refresh_token.into(), at: at(1_700_000_000_456) };
     Commit { grant: Some(update), ..commit(key, generation) }
 }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::samples::*;
 use crate::{
     error::ErrorKind,
-    store::{Commit, Committed, FailedAttempt, Failures, SharedStore, TokenRow},
+    store::{Commit, Committed, FailedAttempt, Failures, Fence, SharedStore, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
 };
@@ -84,6 +84,20 @@ pub(super) async fn a_commit_is_fenced_on_the_generation_before_it(store: Shared
     }
     let row = row(&store, &key).await;
     assert_eq!((row.generation, row.token), (Generation::new(2), Some(token(2, "token 2"))));
+}
+
+pub(super) async fn a_token_that_was_served_unstored_passes_over_lower_generations_alone(store: SharedStore) {
+    let key = key("a");
+    let unstored = |generation, text: &str| Commit { fence: Fence::Above, ..commit_of(&key, token(generation, text)) };
+    assert_eq!(store.commit(unstored(5, "first")).await, Ok(Committed::Stored), "whether there is a row or not");
+    assert_eq!(store.commit(unstored(8, "later")).await, Ok(Committed::Stored));
+    assert_eq!(store.commit(unstored(8, "later")).await, Ok(Committed::Stored), "a repetition");
+    for generation in [0, 7, 8] {
+        assert_eq!(store.commit(unstored(generation, "late")).await, Ok(Committed::Superseded), "{generation} over 8");
+    }
+    let row = row(&store, &key).await;
+    assert_eq!((row.generation, row.token), (Generation::new(8), Some(token(8, "later"))));
+    assert_eq!(store.commit(commit(&key, 9)).await, Ok(Committed::Stored), "and the line goes on");
 }
 
 pub(super) async fn a_generation_beyond_the_range_of_the_store_does_not_wrap(store: SharedStore) {

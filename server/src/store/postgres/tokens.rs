@@ -3,7 +3,7 @@
 use super::{PgTokenStore, error::PgStoreError, queries, query, query_as, transaction::PgTransaction};
 use crate::{
     store::{
-        Commit, Committed, EventKind, Rejected, TokenRow,
+        Commit, Committed, EventKind, Fence, Rejected, TokenRow,
         sql::{
             self,
             rows::{TokenColumns, all, json, json_of, signed},
@@ -45,7 +45,7 @@ impl PgTokenStore {
         tx: &mut PgTransaction,
         commit: &Commit,
     ) -> Result<Committed, PgStoreError> {
-        let Commit { key, token, config, last_used_at, .. } = commit;
+        let Commit { key, token, fence, config, last_used_at, .. } = commit;
         let (hash, selector) = (key.hash(), key.selector());
         let insert = query!(
             self,
@@ -66,6 +66,7 @@ impl PgTokenStore {
             token.fingerprint.to_string(),
             config.to_string(),
             last_used_at.as_millis(),
+            *fence == Fence::Above,
         );
         if insert.execute(&mut **tx).await?.rows_affected() == 1 {
             self.append_event(tx, EventKind::Committed, hash, token.generation).await?;

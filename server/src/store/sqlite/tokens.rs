@@ -3,7 +3,7 @@
 use super::{SqliteTokenStore, SqliteTransaction, error::SqliteStoreError, queries, query, query_as};
 use crate::{
     store::{
-        Commit, Committed, EventKind, Rejected, TokenRow,
+        Commit, Committed, EventKind, Fence, Rejected, TokenRow,
         sql::{
             self,
             rows::{TokenColumns, all, json, json_of, signed},
@@ -42,7 +42,7 @@ impl SqliteTokenStore {
         tx: &mut SqliteTransaction,
         commit: &Commit,
     ) -> Result<Committed, SqliteStoreError> {
-        let Commit { key, token, config, last_used_at, .. } = commit;
+        let Commit { key, token, fence, config, last_used_at, .. } = commit;
         let (hash, selector) = (key.hash(), key.selector());
         let insert = query!(
             sql::COMMIT_TOKEN,
@@ -62,6 +62,7 @@ impl SqliteTokenStore {
             token.fingerprint.to_string(),
             config.to_string(),
             last_used_at.as_millis(),
+            *fence == Fence::Above,
         );
         if insert.execute(&mut **tx).await?.rows_affected() == 1 {
             Self::append_event(tx, EventKind::Committed, hash, token.generation).await?;

@@ -7,7 +7,7 @@ use tokencache_server::{
     config::Config,
     error::{Error, ErrorKind},
     provider::{MintFailure, MintRequest, Minted, registry::ProviderRegistry},
-    store::{Commit, Grant, GrantCandidate, GrantSeed, GrantUpdate, TokenRow},
+    store::{Commit, Fence, Grant, GrantCandidate, GrantSeed, GrantUpdate, TokenRow},
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
 };
@@ -74,7 +74,8 @@ fn what_providers_and_stores_hold_is_not_shown() {
     });
     let error = Error::new(ErrorKind::UpstreamDown, "down");
     assert_silent(MintFailure { error, grant: Some(secret()), in_doubt: true });
-    assert_silent(Commit { key: key(), token: token(), config, last_used_at: at, grant: Some(grant.clone()) });
+    let fence = Fence::Next;
+    assert_silent(Commit { key: key(), token: token(), fence, config, last_used_at: at, grant: Some(grant.clone()) });
     assert_silent(grant);
     assert_silent(GrantSeed { credential: credential.clone(), refresh_token: secret(), at });
     assert_silent(GrantCandidate { base_version: 1, refresh_token: secret(), at });
