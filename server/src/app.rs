@@ -1,19 +1,18 @@
 //! The composition root: from a configuration to a running broker. The one place that names concrete plug-ins.
 
+mod ending;
+mod replay;
+
 use std::{io, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{
-    select,
-    sync::Notify,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
+use self::{ending::Drain, replay::replay};
 use crate::{
     authn::{AnyCaller, Authenticator},
     cache::{
@@ -24,6 +23,7 @@ use crate::{
         hub::Hub,
         janitor::Janitor,
         memory::Memory,
+        pending::{Pending, Settler},
         refresher::{Orders, Refresher, Schedule, WarmStart},
         trust::Trust,
         turns::Turns,
@@ -45,7 +45,7 @@ use crate::{
         serve::{Bound, serve},
         token_service::Tokens,
     },
-    store::{SharedStore, StoreRegistry, StoreUrl},
+    store::{SharedStore, StoreRegistry, StoreUrl, spill::Spill},
     time::{SharedClock, SystemClock},
     types::ReplicaId,
     worker::Workers,
@@ -56,16 +56,6 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the first touch with the other replicas is waited for before callers are told to come.
 const FIRST_TOUCH: Duration = Duration::from_secs(5);
-
-/// How long workers may take to end.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long listeners may take to end their calls, of the whole time to drain: an idle connection that does not close
-/// must not use up the time of the flights.
-const LISTENERS_SHARE: u32 = 2;
-
-/// How long a flight may take to end after its refresh token was stored: it gives its lease back.
-const FLIGHT_END: Duration = Duration::from_secs(2);
 
 /// What a listener serves: the client API; in dev mode everything.
 pub const CLIENT_API: &str = "the client API";
@@ -108,6 +98,7 @@ pub struct App {
     orders: Orders,
     flights: TaskTracker,
     rotations: TaskTracker,
+    pending: Arc<Pending>,
     readiness: Readiness,
     draining: CancellationToken,
     replica: ReplicaId,
@@ -165,7 +156,7 @@ impl App {
 
         let mut registry = Registry::default();
         let (schedule, orders) = Schedule::new();
-        let (flights, rotations) = (TaskTracker::new(), TaskTracker::new());
+        let (flights, rotations, pending) = (TaskTracker::new(), TaskTracker::new(), Arc::<Pending>::default());
         let parts = Parts {
             store: Arc::clone(&store),
             memory: Memory::new(config.cache.max_tokens),
@@ -180,6 +171,7 @@ impl App {
             clock: Arc::clone(&clock),
             rng,
             replica: replica.clone(),
+            pending: Arc::clone(&pending),
             failpoints: Failpoints::from_environment(),
             rotations: rotations.clone(),
         };
@@ -212,6 +204,7 @@ impl App {
             orders,
             flights,
             rotations,
+            pending,
             readiness,
             draining,
             replica,
@@ -270,6 +263,7 @@ impl App {
             let fleet = Fleet::new(Arc::clone(&self.cache), self.replica.clone(), Arc::clone(&hint));
             workers.start("the fleet's ear", |stop| fleet.run(stop));
         }
+        workers.start("the settler", |stop| Settler::new(Arc::clone(&self.cache)).run(stop));
         workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
         if let Some(demo) = self.demo {
             workers.start("the demo upstream", |stop| async move {
@@ -279,12 +273,14 @@ impl App {
             });
         }
 
-        let readiness = self.readiness.clone();
+        let (readiness, store) = (self.readiness.clone(), Arc::clone(&self.store));
+        let spill = Spill::new(&self.config.store.spill_dir);
         let prepared = prepare(&self.store, &shutdown);
         let warm_start = WarmStart::new(Arc::clone(&self.cache)).run(shutdown.orderly.clone());
         let outcome = select! {
             outcome = async {
                 prepared.await?;
+                replay(&spill, &store, &shutdown).await;
                 // Its first try came before there was a schema.
                 hint.notify_one();
                 self.cache.in_touch(FIRST_TOUCH).await;
@@ -306,70 +302,14 @@ impl App {
             stop_listening,
             flights: self.flights,
             rotations: self.rotations,
+            pending: self.pending,
+            spill: spill.clone(),
+            replica: self.replica,
             store: self.store,
             timeout: self.config.server.drain_timeout,
         };
         let drained = drain.run(servers, workers, &shutdown).await;
         outcome.and(drained)
-    }
-}
-
-/// What the end of the process has to deal with.
-struct Drain {
-    readiness: Readiness,
-    draining: CancellationToken,
-    stop_listening: CancellationToken,
-    flights: TaskTracker,
-    rotations: TaskTracker,
-    store: SharedStore,
-    timeout: Duration,
-}
-
-impl Drain {
-    /// Not serving → watchers told → no new connections, calls finished → flights and commits finished → store closed.
-    async fn run(self, mut servers: JoinSet<bool>, workers: Workers, shutdown: &Shutdown) -> Result<(), AppError> {
-        info!(timeout_s = self.timeout.as_secs(), "draining");
-        self.readiness.enter(Phase::Draining);
-        self.draining.cancel();
-        self.stop_listening.cancel();
-        let deadline = sleep(self.timeout);
-        let calls = async { while servers.join_next().await.is_some() {} };
-        select! {
-            () = calls => {}
-            () = sleep(self.timeout / LISTENERS_SHARE) => warn!("connections that do not close are dropped"),
-            () = shutdown.quick.cancelled() => {}
-        }
-        servers.abort_all();
-        self.flights.close();
-        select! {
-            () = self.flights.wait() => {}
-            () = async { deadline.await; self.finish_rotations().await } => {}
-            () = shutdown.quick.cancelled() => {}
-        }
-        let left = self.flights.len();
-        // Time for a farewell: the other replicas need not wait for this one's lease to lapse.
-        let _ = timeout(FAREWELL, workers.stop(shutdown.quick.clone())).await;
-        self.store.close().await;
-        if left > 0 {
-            return Err(AppError::Unfinished(left));
-        }
-        info!("ended");
-        Ok(())
-    }
-
-    /// Waits for the calls that spend a refresh token, however long they take: to leave one could lose it.
-    async fn finish_rotations(&self) {
-        self.rotations.close();
-        if self.rotations.is_empty() {
-            return;
-        }
-        warn!(calls = self.rotations.len(), "the time to drain is over, but refresh tokens are on their way");
-        self.rotations.wait().await;
-        // What remains of their flights takes a moment.
-        select! {
-            () = self.flights.wait() => {}
-            () = sleep(FLIGHT_END) => {}
-        }
     }
 }
 

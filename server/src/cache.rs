@@ -17,6 +17,7 @@ pub mod hub;
 pub mod inspect;
 pub mod janitor;
 pub mod memory;
+pub mod pending;
 pub mod refresher;
 mod reject;
 pub mod trust;
@@ -38,6 +39,7 @@ use self::{
     history::History,
     hub::Hub,
     memory::{Entry, Memory},
+    pending::Pending,
     refresher::Schedule,
     trust::Trust,
     turns::Turns,
@@ -90,6 +92,8 @@ pub struct Parts {
     pub replica: ReplicaId,
     /// When it started.
     pub started_at: Timestamp,
+    /// What the store has not taken yet.
+    pub pending: Arc<Pending>,
     /// Where a test makes the process fail.
     pub failpoints: Failpoints,
     /// The calls under way that spend a refresh token. Once it is closed, none begins.
@@ -175,13 +179,17 @@ impl TokenCache {
     pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
         let (credential, key) = self.resolve(&request.selector)?;
         if let Some(generation) = request.rejected {
-            within(patience(deadline), self.reject_generation(credential, &key, generation)).await?;
+            match within(patience(deadline), self.reject_generation(credential, &key, generation)).await {
+                // The others have not heard, but this replica and this caller have done with it.
+                Err(error) if error.kind() == ErrorKind::StoreDown => {}
+                reported => reported?,
+            }
         }
         let need = Need { min_validity: request.min_validity, avoid: request.rejected };
         let term = self.parts.trust.term();
         let entry = self.current(credential, &key, need, deadline).await?;
         // One and the same term before and after: nothing that was acknowledged before this call began was missed.
-        let verified = term.is_some() && self.parts.trust.term() == term;
+        let verified = term.is_some() && self.parts.trust.term() == term && entry.is_stored();
         if !verified && credential.when_degraded == WhenDegraded::Refuse {
             let message = "this replica is out of touch with the others, and the credential is refused meanwhile";
             return Err(Error::new(ErrorKind::StoreDown, message).with_retry_after(entry::MIN_SPACING));

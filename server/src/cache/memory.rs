@@ -37,6 +37,8 @@ pub struct Entry {
     pub config: Fingerprint,
     last_used: AtomicI64,
     refresh_requested: AtomicBool,
+    /// Whether the store has it. One that it does not have yet cannot be rejected elsewhere, and is not verified.
+    stored: AtomicBool,
 }
 
 impl Entry {
@@ -47,7 +49,26 @@ impl Entry {
     #[must_use]
     pub fn new(key: TokenKey, token: Token, config: Fingerprint, last_used: Timestamp) -> Self {
         let last_used = AtomicI64::new(last_used.as_millis());
-        Self { key, token, config, last_used, refresh_requested: AtomicBool::new(false) }
+        let (refresh_requested, stored) = (AtomicBool::new(false), AtomicBool::new(true));
+        Self { key, token, config, last_used, refresh_requested, stored }
+    }
+
+    /// The same, but not in the store yet.
+    #[must_use]
+    pub fn unstored(self) -> Self {
+        Self { stored: AtomicBool::new(false), ..self }
+    }
+
+    /// Whether the store has it.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// Whether `other`, which has been read from the store, is to take the place of this one.
+    fn yields_to(&self, other: &Self) -> bool {
+        let (own, new) = (self.token.generation, other.token.generation);
+        own < new || (own == new && !self.is_stored() && other.is_stored())
     }
 
     /// Notes that a client asked for it.
@@ -123,14 +144,29 @@ impl Memory {
         (entry.token.generation >= self.floor(key)).then_some(entry)
     }
 
-    /// Puts an entry in, unless one of the same or a later generation is there. Ends the key's refusal. Returns the
+    /// The last entry of a key, even below the floor.
+    #[must_use]
+    pub fn latest(&self, key: &KeyHash) -> Option<Arc<Entry>> {
+        self.entries.get(key)
+    }
+
+    /// Notes that the store has this very token.
+    pub fn confirm(&self, key: &KeyHash, generation: Generation, fingerprint: Fingerprint) {
+        let is_it = |entry: &Arc<Entry>| entry.token.generation == generation && entry.token.fingerprint == fingerprint;
+        if let Some(entry) = self.entries.get(key).filter(is_it) {
+            entry.stored.store(true, Ordering::Release);
+        }
+    }
+
+    /// Puts an entry in, unless one of the same or a later generation is there; of the same one, a stored token takes the
+    /// place of one that is not. Ends the key's refusal. Returns the
     /// entry that is there now, which may still be below the floor.
     pub fn insert(&self, entry: Entry) -> Arc<Entry> {
         let key = entry.key.hash();
         let entry = Arc::new(entry);
         self.refusals.invalidate(&key);
         let result = self.entries.entry(key).and_compute_with(|present| match present {
-            Some(present) if present.value().token.generation >= entry.token.generation => Op::Nop,
+            Some(present) if !present.value().yields_to(&entry) => Op::Nop,
             Some(present) => {
                 entry.mark_used(present.value().last_used());
                 Op::Put(Arc::clone(&entry))
@@ -235,6 +271,21 @@ mod tests {
         assert_eq!(generation_in(&memory), Some(2));
         memory.insert(entry(3));
         assert_eq!(generation_in(&memory), Some(3));
+    }
+
+    #[test]
+    fn of_one_generation_the_stored_token_is_kept() {
+        let memory = Memory::new(10);
+        let key = entry(1).key.hash();
+        assert!(!memory.insert(entry(2).unstored()).is_stored());
+        assert!(memory.insert(entry(2)).is_stored());
+        assert!(memory.insert(entry(2).unstored()).is_stored());
+        memory.insert(entry(3).unstored());
+        let of = |text: &str| Fingerprint::of(&Secret::from(text));
+        memory.confirm(&key, Generation::new(3), of("another"));
+        assert!(memory.get(&key).is_some_and(|entry| !entry.is_stored()));
+        memory.confirm(&key, Generation::new(3), of("t3"));
+        assert!(memory.get(&key).is_some_and(|entry| entry.is_stored()));
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Default for ServerConfig {
             metrics_listen: Listen::loopback(9464),
             insecure_allow_any_caller: false,
             replica: None,
-            drain_timeout: Duration::from_secs(25),
+            drain_timeout: Duration::from_secs(20),
         }
     }
 }

@@ -71,7 +71,7 @@ const DOORS: &[(&str, &[&str])] = &[
     (".mint(", &["cache::flight::attempt", "provider::deadline"]),
     (".configured_grant(", &["cache::flight::grant", "provider::deadline"]),
     (".revoke(", &["cache::reject", "provider::deadline", "dev::api", "dev::oauth2"]),
-    (".advance_grant(", &["cache::flight::grant", "store::detached"]),
+    (".advance_grant(", &["app::replay", "cache::flight::grant", "cache::pending", "store::detached"]),
     (".begin_rotation(", &["cache::flight::grant", "store::detached"]),
 ];
 

@@ -3,13 +3,14 @@
 //! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
 //! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
 
+mod alone;
 mod lease;
 mod refusal;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::lease::Claimed;
@@ -24,14 +25,11 @@ use crate::{
     credential::Credential,
     error::{Error, ErrorKind, Result},
     failpoint::Point,
-    provider::{GrantUse, MintFailure, MintRequest, Minted},
+    provider::{GrantUse, MintFailure, MintRequest, MintResult, Minted},
     store::{Commit, Committed, Fence, GrantUpdate, TokenRow},
     time::Timestamp,
-    types::{Fingerprint, Generation, Token, TokenKey},
+    types::{Fingerprint, Generation, Secret, Token, TokenKey},
 };
-
-/// The longest time between two tries to store a minted token.
-const COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a token is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +109,13 @@ impl Attempt {
     }
 
     async fn fly(&self) -> Result<Arc<Entry>> {
+        match self.fly_by_the_store().await {
+            Err(down) if down.kind() == ErrorKind::StoreDown && self.may_go_alone() => self.go_alone(down).await,
+            flown => flown,
+        }
+    }
+
+    async fn fly_by_the_store(&self) -> Result<Arc<Entry>> {
         let row = self.load().await?;
         if let Some(entry) = self.accept(row.as_ref()) {
             return Ok(entry);
@@ -160,18 +165,21 @@ impl Attempt {
         };
         let _under_way = grant::set_out(self, spent.as_ref()).await?;
         let sent_at = self.parts.clock.now();
-        let grant = spent.as_ref().map(|spent| spent.secret.clone());
-        let request = MintRequest { key: self.want.key.clone(), grant };
-        // A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
-        let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
-        let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
-        self.parts.failpoints.reach(Point::BeforePost).await;
-        let answer = call.await.unwrap_or_else(panicked);
-        self.parts.failpoints.reach(Point::AfterPost).await;
-        match answer {
+        match self.ask(spent.as_ref().map(|spent| spent.secret.clone())).await {
             Ok(minted) => self.settle(base, minted, spent, sent_at).await,
             Err(failure) => Err(self.unsettle(failure, spent).await),
         }
+    }
+
+    /// Asks the upstream. A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
+    async fn ask(&self, grant: Option<Secret>) -> MintResult {
+        let request = MintRequest { key: self.want.key.clone(), grant };
+        self.parts.failpoints.reach(Point::BeforePost).await;
+        let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
+        let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
+        let answer = call.await.unwrap_or_else(panicked);
+        self.parts.failpoints.reach(Point::AfterPost).await;
+        answer
     }
 
     /// Stores what the upstream gave: the refresh token first, whatever the access token is worth.
@@ -203,7 +211,7 @@ impl Attempt {
             grant: update,
         };
         self.parts.failpoints.reach(Point::BeforeCommit).await;
-        let committed = self.commit(commit).await;
+        let Some(committed) = self.commit(&commit).await else { return Ok(self.serve_unstored(commit)) };
         self.parts.failpoints.reach(Point::AfterCommit).await;
         if let Some(spent) = spent_without_update {
             grant::abandon(self, &spent).await;
@@ -272,26 +280,22 @@ impl Attempt {
         if left.is_zero() { Ok(()) } else { Err(error.with_retry_after(entry::repeat_delay(left))) }
     }
 
-    /// Commits, and never gives up: what the upstream has given away exists nowhere else.
+    /// Commits. `None`: the store does not take it now, and need not, for no refresh token hangs on it.
     ///
-    /// A refresh token is stored before anybody sees the access token that came with it; so are the others, for a
-    /// generation that is not stored could be given out twice.
-    async fn commit(&self, commit: Commit) -> Committed {
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match self.parts.store.commit(commit.clone()).await {
-                Ok(committed) => return committed,
-                Err(error) => {
-                    warn!(credential = %commit.key.credential(), %error, "a minted token waits to be stored");
-                }
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(COMMIT_PAUSE);
+    /// A refresh token that rotates is stored before anybody sees the access token that came with it, however long it
+    /// takes.
+    async fn commit(&self, commit: &Commit) -> Option<Committed> {
+        if !self.may_go_alone() {
+            return Some(self.parts.pending.commit(&self.parts.store, commit.clone()).await);
         }
+        let committed = self.parts.store.commit(commit.clone()).await;
+        committed
+            .inspect_err(|error| warn!(credential = %commit.key.credential(), %error, "served, and stored later"))
+            .ok()
     }
 
     async fn load(&self) -> Result<Option<TokenRow>> {
-        let row = self.parts.store.load(self.want.key.hash()).await.map_err(|error| self.pause_for_store(error))?;
+        let row = self.read_row().await.map_err(|error| self.pause_for_store(error))?;
         if let Some(row) = &row {
             self.parts.memory.raise_floor(self.want.key.hash(), row.min_generation);
         }
@@ -315,8 +319,7 @@ impl Attempt {
     }
 
     fn keep(&self, token: Token) -> Arc<Entry> {
-        let entry = Entry::new(self.want.key.clone(), token, self.credential.config, self.last_used());
-        self.parts.keep(entry)
+        self.parts.keep(self.entry_of(token))
     }
 
     /// A caller who waits is using the key now; a refresh ahead is not a use.

@@ -98,6 +98,12 @@ fn was_lost_otherwise(attempt: &Attempt, row: Option<&TokenRow>) -> bool {
     failures.is_some_and(|f| f.kind == ErrorKind::NeedsReauth && f.config != attempt.credential.config)
 }
 
+/// The configured refresh token, where the store's is out of reach.
+pub(super) async fn configured(attempt: &Attempt) -> Result<Secret> {
+    let none = || Error::new(ErrorKind::NeedsReauth, "there is no refresh token: configure the first one");
+    attempt.credential.provider.configured_grant().await?.ok_or_else(none)
+}
+
 /// Adopts the configured refresh token where there is none in the store, or where a person has replaced it since.
 /// `None`: the grant has changed meanwhile.
 async fn adopt_configured(attempt: &Attempt, stored: Option<Grant>) -> Result<Option<Grant>> {
@@ -155,14 +161,9 @@ pub(super) async fn settle_without_token(attempt: &Attempt, spent: Option<Spent>
     }
 }
 
-/// Stores a refresh token that came alone, and never gives up: it exists nowhere else.
+/// Stores a refresh token that came alone: it exists nowhere else.
 async fn keep(attempt: &Attempt, update: GrantUpdate) {
-    let mut pause = Duration::from_millis(100);
-    while let Err(error) = attempt.parts.store.advance_grant(attempt.credential.name.clone(), update.clone()).await {
-        warn!(credential = %attempt.credential.name, %error, "a refresh token waits to be stored");
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
+    attempt.parts.pending.keep_grant(&attempt.parts.store, attempt.credential.name.clone(), update).await;
 }
 
 /// What becomes of the grant after a call that brought no token, and what the callers are told.

@@ -21,6 +21,7 @@ use crate::{
         history::History,
         hub::Hub,
         memory::{Entry, Memory},
+        pending::Settler,
         refresher::{Refresher, Schedule, WarmStart},
         trust::Trust,
         turns::Turns,
@@ -229,9 +230,20 @@ impl World {
     /// Several replicas over one store, upstream and time, each in touch with the others.
     pub(super) async fn fleet(count: usize, plan: &Plan) -> Vec<Self> {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
-        let store: SharedStore = Arc::new(MemoryTokenStore::for_replicas(clock.clone()));
-        let upstream = Arc::new(Upstream::new(Arc::clone(&clock), plan.rotation));
-        let over = |i| Self::over(store.clone(), Arc::clone(&upstream), Arc::clone(&clock), &format!("r{i}"), plan);
+        Self::fleet_over(Arc::new(MemoryTokenStore::for_replicas(clock.clone())), count, &clock, plan).await
+    }
+
+    /// Replicas over one store that can be told to fail, each in touch with the others.
+    pub(super) async fn fleet_with_faulty_store(count: usize, plan: &Plan) -> (Vec<Self>, Arc<FaultyTokenStore>) {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+        let store = Arc::new(FaultyTokenStore::new(Arc::new(MemoryTokenStore::for_replicas(clock.clone()))));
+        let worlds = Self::fleet_over(store.clone(), count, &clock, plan).await;
+        (worlds, store)
+    }
+
+    async fn fleet_over(store: SharedStore, count: usize, clock: &Arc<TokioClock>, plan: &Plan) -> Vec<Self> {
+        let upstream = Arc::new(Upstream::new(Arc::clone(clock), plan.rotation));
+        let over = |i| Self::over(store.clone(), Arc::clone(&upstream), Arc::clone(clock), &format!("r{i}"), plan);
         let worlds: Vec<_> = (0..count).map(over).collect();
         for world in &worlds {
             world.cache.in_touch(Duration::from_secs(60)).await;
@@ -276,6 +288,7 @@ impl World {
             rng: SharedRng::from_seed(plan.seed),
             replica: ReplicaId::new(replica),
             started_at: clock.now(),
+            pending: Arc::default(),
             failpoints: Failpoints::none(),
             rotations: TaskTracker::new(),
         };
@@ -294,6 +307,7 @@ impl World {
         let cache = Arc::new(TokenCache::new(parts, catalog, 100_000, TaskTracker::new()));
         let stop = CancellationToken::new();
         tokio::spawn(Refresher::new(Arc::clone(&cache), orders).run(stop.clone()));
+        tokio::spawn(Settler::new(Arc::clone(&cache)).run(stop.clone()));
         let deaf = stop.child_token();
         if store.is_shared() {
             let hint = Arc::new(Notify::new());

@@ -1,7 +1,8 @@
 //! How the process ends: what was begun is finished, and nothing keeps it alive for ever.
 
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokencache_client::{Error, GetToken};
 use tokencache_testkit::http::ClosedPort;
@@ -163,6 +164,69 @@ async fn a_refresh_token_on_its_way_is_waited_for_in_any_case() {
     let token = daemon.client().get_token(GetToken::of("rotating")).await.expect("an answer").token.expect("a token");
     assert_eq!((token.access_token.expose(), token.generation), ("at-1", 1));
     assert_eq!(upstream.refresh_tokens(), ["rt-0"], "it was spent once");
+}
+
+/// Has a refresh token rotate while another process holds the database, and returns the broker that cannot store it.
+async fn caught_with_a_refresh_token(upstream: &Upstream, directory: &TempDir) -> (Daemon, SqliteConnection) {
+    let mut daemon = serve(directory, "1s", upstream).await;
+    let caller = daemon.client();
+    let waiting = tokio::spawn(async move { caller.get_token(GetToken::of("rotating")).await });
+    upstream.until_asked(1).await;
+    let database = SqliteConnectOptions::new().filename(directory.path().join("tokencache.db"));
+    let mut holder = SqliteConnection::connect_with(&database).await.expect("a connection");
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut holder).await.expect("the lock");
+    upstream.release(1);
+    daemon.until_logged("what the upstream gave waits to be stored").await;
+    daemon.terminate();
+    waiting.await.expect("the task ends").expect_err("its connection was dropped");
+    (daemon, holder)
+}
+
+fn spilled(directory: &TempDir) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(directory.path().join("tokencache-spill")).expect("the directory of spilled tokens");
+    files.map(|file| file.expect("a file").path()).collect()
+}
+
+/// Starts another broker, and has it use the refresh token that the first one left.
+async fn goes_on_with_the_refresh_token(upstream: &Upstream, directory: &TempDir) {
+    let daemon = serve(directory, "1s", upstream).await;
+    let token = daemon.client().get_token(GetToken::of("rotating")).await.expect("an answer").token.expect("a token");
+    assert_eq!((token.access_token.expose(), token.generation), ("at-1", 1));
+    upstream.release(1);
+    daemon.admin().refresh_token("rotating").await.expect("the refresh token that was left is good");
+    assert_eq!(upstream.refresh_tokens(), ["rt-0", "rt-1"]);
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn told_to_end_twice_it_spills_a_refresh_token_that_is_not_stored_and_the_next_start_stores_it() {
+    let (directory, upstream) = (directory(), Upstream::start([minted("at-1", "rt-1"), minted("at-2", "rt-2")]).await);
+    let (mut daemon, holder) = caught_with_a_refresh_token(&upstream, &directory).await;
+    daemon.until_logged("draining").await;
+    daemon.terminate();
+    let outcome = daemon.end().await;
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("spilled what the store has not taken"), "{outcome:?}");
+    let files = spilled(&directory);
+    assert_eq!(files.len(), 1, "{files:?}");
+    let mode = std::fs::metadata(&files[0]).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    holder.close().await.expect("the lock is given back");
+    goes_on_with_the_refresh_token(&upstream, &directory).await;
+    assert_eq!(spilled(&directory), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn when_the_time_to_drain_is_over_a_refresh_token_is_spilled_and_still_waited_for() {
+    let (directory, upstream) = (directory(), Upstream::start([minted("at-1", "rt-1"), minted("at-2", "rt-2")]).await);
+    let (mut daemon, holder) = caught_with_a_refresh_token(&upstream, &directory).await;
+    daemon.until_logged("spilled what the store has not taken").await;
+    assert_eq!(spilled(&directory).len(), 1);
+    holder.close().await.expect("the lock is given back");
+    let outcome = daemon.end().await;
+    assert_eq!(outcome.code(), Some(0), "{outcome:?}");
+    assert_eq!(spilled(&directory), Vec::<std::path::PathBuf>::new());
+    goes_on_with_the_refresh_token(&upstream, &directory).await;
 }
 
 #[tokio::test]
