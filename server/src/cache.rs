@@ -45,6 +45,7 @@ use self::{
     turns::Turns,
 };
 use crate::{
+    bug::{self, Bug},
     credential::{Catalog, Credential, WhenDegraded},
     error::{Error, ErrorKind, Result, Violation},
     failpoint::Failpoints,
@@ -242,6 +243,7 @@ impl TokenCache {
             match self.replacement(credential, key, need, deadline).await {
                 Ok(entry) if self.will_do(&entry, need) => return Ok(entry),
                 Ok(entry) => check_lifetime(&entry, need)?,
+                Err(error) if bug::has(Bug::FailureDisplacesToken) => return Err(error),
                 Err(error) => return held.filter(|entry| self.will_do(entry, need)).ok_or(error),
             }
         }
@@ -257,7 +259,7 @@ impl TokenCache {
     fn will_do(&self, entry: &Entry, need: Need) -> bool {
         is_servable(&entry.token, self.now(), need.min_validity)
             && Some(entry.token.generation) != need.avoid
-            && entry.token.generation >= self.floor(&entry.key)
+            && (entry.token.generation >= self.floor(&entry.key) || bug::has(Bug::FlightPastFloor))
     }
 
     /// Waits for a flight, within the caller's deadline, unless it is too early to ask the upstream again.

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod authn;
+mod bug;
 pub mod cache;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,7 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `bugs`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
+mod bugs;
 mod e2e;
 mod node;
 mod postgres;
@@ -32,6 +33,8 @@ enum Chore {
     E2e,
     /// Hurts a fleet of replicas on one Postgres under load, and checks what clients and the upstream saw
     Torture(torture::Torture),
+    /// Leaves out one rule of the broker after the other, and fails where no test misses it
+    Bugs,
     /// Checks that the central crates are compiled in one version each, with one crypto back end
     Tree,
     /// Runs what CI runs: the lints, then every test
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Test => test::run(),
         Chore::E2e => e2e::run(),
         Chore::Torture(torture) => torture::run(&torture),
+        Chore::Bugs => bugs::run(),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),
     };

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::{TokenCache, trust::TTL};
 use crate::{
+    bug::{self, Bug},
     error::Result,
     store::{Applied, Event, EventKind, Heartbeat},
     types::ReplicaId,
@@ -79,7 +80,8 @@ impl Reading {
 
     fn applied(&self) -> Applied {
         let through = self.above.last().copied().unwrap_or(self.complete);
-        Applied { through, missing: self.missed.keys().copied().collect() }
+        let missing = if bug::has(Bug::GapsIgnored) { vec![] } else { self.missed.keys().copied().collect() };
+        Applied { through, missing }
     }
 }
 
@@ -127,14 +129,19 @@ impl Fleet {
             None => reading.insert(Reading::from(store.event_horizon(OLDEST_TRANSACTION).await?)),
         };
         let live = trust.term().is_some();
-        if *polled == Duration::ZERO || (live && clock.uptime() >= *polled + POLL) {
+        let due = clock.uptime() >= *polled + POLL && !bug::has(Bug::NotifyOnly);
+        if *polled == Duration::ZERO || (live && due) {
             self.look(reading).await?;
             *polled = clock.uptime();
         }
         let sent = clock.uptime();
         self.beat(reading).await?;
+        let sent = if bug::has(Bug::LeaseFromAnswer) { clock.uptime() } else { sent };
         if live && trust.prolong(sent) {
             return Ok(());
+        }
+        if bug::has(Bug::NoCatchUp) {
+            trust.win(sent);
         }
         // Others wait for us from the beat on; what was rejected before it, this look finds.
         self.look(reading).await?;

@@ -18,6 +18,7 @@ use moka::ops::compute::Op;
 
 use super::entry::is_too_early;
 use crate::{
+    bug::{self, Bug},
     error::Error,
     time::Timestamp,
     types::{Fingerprint, Generation, KeyHash, Token, TokenKey},
@@ -141,7 +142,7 @@ impl Memory {
     #[must_use]
     pub fn get(&self, key: &KeyHash) -> Option<Arc<Entry>> {
         let entry = self.entries.get(key)?;
-        (entry.token.generation >= self.floor(key)).then_some(entry)
+        (entry.token.generation >= self.floor(key) || bug::has(Bug::OldTokenReinserted)).then_some(entry)
     }
 
     /// The last entry of a key, even below the floor.
@@ -210,7 +211,8 @@ impl Memory {
     /// Why the key's last attempt failed, if it is too early for the next one.
     #[must_use]
     pub fn refusal(&self, key: &KeyHash, now: Timestamp) -> Option<Arc<Refusal>> {
-        self.refusals.get(key).filter(|refusal| is_too_early(refusal.next_attempt_at, now))
+        let ignored = bug::has(Bug::NextAttemptIgnored);
+        self.refusals.get(key).filter(|refusal| is_too_early(refusal.next_attempt_at, now) && !ignored)
     }
 
     /// Notes a failed attempt.

@@ -16,6 +16,7 @@ use super::{
     memory::Entry,
 };
 use crate::{
+    bug::{self, Bug},
     credential::Credential,
     error::{Error, ErrorKind, Result},
     policy::{Authorized, CredentialRequest},
@@ -74,7 +75,7 @@ impl TokenCache {
 
     /// Waits until every live replica has applied an event, or its lease has lapsed. However many wait, one looks.
     async fn await_others(&self, event: u64) -> Result<()> {
-        if !self.parts.store.is_shared() || event == 0 {
+        if !self.parts.store.is_shared() || event == 0 || bug::has(Bug::AckWithoutWaiting) {
             return Ok(());
         }
         self.acknowledgements.join(event, || Arc::clone(&self.parts).look_at_others(event)).wait().await
@@ -184,6 +185,11 @@ impl Parts {
 
     /// Takes a generation out of service everywhere: in the store, in memory, at the watchers.
     async fn take_out(&self, key: &TokenKey, generation: Generation) -> Result<Rejected> {
+        if bug::has(Bug::AckBeforeCommit) {
+            let (store, hash) = (Arc::clone(&self.store), key.hash());
+            tokio::spawn(async move { store.reject(hash, generation).await });
+            return Ok(Rejected { invalidated: true, min_generation: generation.next(), generation, event: 0 });
+        }
         let rejected = self.store.reject(key.hash(), generation).await?;
         self.memory.raise_floor(key.hash(), rejected.min_generation);
         if rejected.invalidated {

@@ -29,6 +29,8 @@ pub(crate) struct FaultyTokenStore {
 struct Faults {
     down: bool,
     delay: Duration,
+    answer_delay: Duration,
+    deaf: bool,
 }
 
 impl FaultyTokenStore {
@@ -47,8 +49,22 @@ impl FaultyTokenStore {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).delay = delay;
     }
 
+    /// Every answer takes this long after its operation was done.
+    pub(crate) fn set_answer_delay(&self, delay: Duration) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).answer_delay = delay;
+    }
+
+    /// No hint comes to whoever begins to listen from now on.
+    pub(crate) fn set_deaf(&self) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).deaf = true;
+    }
+
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn pass(&self) -> Result<()> {
-        let faults = *self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = self.faults();
         sleep(faults.delay).await;
         if faults.down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
     }
@@ -67,6 +83,9 @@ macro_rules! with_faults {
             }
 
             async fn listen(&self, hint: Arc<Notify>) {
+                if self.faults().deaf {
+                    std::future::pending::<()>().await;
+                }
                 self.inner.listen(hint).await;
             }
 
@@ -76,7 +95,9 @@ macro_rules! with_faults {
 
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
                 self.pass().await?;
-                self.inner.$name($($argument),*).await
+                let answer = self.inner.$name($($argument),*).await;
+                sleep(self.faults().answer_delay).await;
+                answer
             })*
         }
     };

@@ -10,7 +10,18 @@ use std::{
 /// The modules from the ground up. A module may use its own, those that share its line as `together`, and every one
 /// below; the longest name that fits a module counts.
 const LAYERS: &[Layer] = &[
-    Layer::together(&["error", "failpoint", "lifecycle", "metrics", "rng", "telemetry", "time", "types", "worker"]),
+    Layer::together(&[
+        "bug",
+        "error",
+        "failpoint",
+        "lifecycle",
+        "metrics",
+        "rng",
+        "telemetry",
+        "time",
+        "types",
+        "worker",
+    ]),
     // Plug-ins read their own tables and secrets with these, and `dev` writes a configuration without reading one.
     Layer::together(&["config::reader", "config::secret"]),
     Layer::apart(&["dev", "provider", "store"]),

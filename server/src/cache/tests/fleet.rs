@@ -11,6 +11,7 @@ use crate::{
     credential::WhenDegraded,
     error::ErrorKind,
     provider::Rotation,
+    store::faulty::FaultyTokenStore,
     types::Generation,
 };
 
@@ -136,4 +137,70 @@ async fn a_replica_that_leaves_is_not_waited_for() {
     let begun = Instant::now();
     worlds[0].reject(FIRST).await.expect("acknowledged");
     assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_notification_a_rejection_is_heard_by_the_next_poll() {
+    let ([first, second], _way) = World::pair_with_faulty_way(FaultyTokenStore::set_deaf).await;
+    second.get().await.expect("a token");
+    // Past its second look at the events, which comes with its first lease.
+    sleep(Duration::from_secs(5)).await;
+    let begun = Instant::now();
+    assert!(first.reject(FIRST).await.expect("acknowledged").invalidated);
+    assert!(begun.elapsed() < TTL, "{:?}", begun.elapsed());
+    assert!(second.cache.parts.memory.get(&second.key().hash()).is_none_or(|held| held.token.generation > FIRST));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_of_life_counts_from_when_it_was_sent_however_late_its_answer() {
+    for cut_after in (0..2500).step_by(100).map(Duration::from_millis) {
+        let ([first, second], way) = World::pair_with_faulty_way(|_| {}).await;
+        second.get().await.expect("a token");
+        // Short enough for the lease to be prolonged in time.
+        way.set_answer_delay(Duration::from_millis(600));
+        sleep(Duration::from_secs(6) + cut_after).await;
+        second.deaf.cancel();
+        first.reject(FIRST).await.expect("acknowledged");
+        let served = second.serve(|_| {}).await.expect("it serves all the same");
+        let generation = served.entry.expect("modified").token.generation;
+        assert!(!served.verified || generation > FIRST, "cut off after {cut_after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_comes_back_reads_all_events_before_it_is_trusted() {
+    // Without notifications: one would have the events read in any case.
+    let ([first, second], way) = World::pair_with_faulty_way(FaultyTokenStore::set_deaf).await;
+    second.get().await.expect("a token");
+    sleep(Duration::from_secs(5)).await;
+    way.set_down(true);
+    sleep(TTL).await;
+    first.reject(FIRST).await.expect("acknowledged");
+    way.set_delay(Duration::from_millis(300));
+    way.set_down(false);
+    let mut last = None;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(20)).await;
+        let served = second.serve(|_| {}).await.expect("it serves all the same");
+        let generation = served.entry.expect("modified").token.generation;
+        assert!(!served.verified || generation > FIRST);
+        last = Some((served.verified, generation));
+    }
+    assert_eq!(last, Some((true, SECOND)), "and then it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_has_read_the_store_before_a_rejection_brings_nothing_rejected() {
+    let ([first, second], way) = World::pair_with_faulty_way(|_| {}).await;
+    first.get().await.expect("a token");
+    // This one load is answered late, nothing else.
+    way.set_answer_delay(Duration::from_secs(1));
+    let (early, ()) = tokio::join!(second.serve(|_| {}), async {
+        sleep(Duration::from_millis(1)).await;
+        way.set_answer_delay(Duration::ZERO);
+        assert!(first.reject(FIRST).await.expect("acknowledged").invalidated);
+        let late = second.serve(|_| {}).await.expect("its replacement");
+        assert_eq!(late.entry.expect("modified").token.generation, SECOND);
+    });
+    assert_eq!(early.expect("its replacement").entry.expect("modified").token.generation, SECOND);
 }

@@ -230,21 +230,34 @@ impl World {
     /// Several replicas over one store, upstream and time, each in touch with the others.
     pub(super) async fn fleet(count: usize, plan: &Plan) -> Vec<Self> {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
-        Self::fleet_over(Arc::new(MemoryTokenStore::for_replicas(clock.clone())), count, &clock, plan).await
+        let store: SharedStore = Arc::new(MemoryTokenStore::for_replicas(clock.clone()));
+        Self::fleet_over(vec![store; count], &clock, plan).await
     }
 
     /// Replicas over one store that can be told to fail, each in touch with the others.
     pub(super) async fn fleet_with_faulty_store(count: usize, plan: &Plan) -> (Vec<Self>, Arc<FaultyTokenStore>) {
         let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
         let store = Arc::new(FaultyTokenStore::new(Arc::new(MemoryTokenStore::for_replicas(clock.clone()))));
-        let worlds = Self::fleet_over(store.clone(), count, &clock, plan).await;
-        (worlds, store)
+        let ways: Vec<SharedStore> = vec![store.clone(); count];
+        (Self::fleet_over(ways, &clock, plan).await, store)
     }
 
-    async fn fleet_over(store: SharedStore, count: usize, clock: &Arc<TokioClock>, plan: &Plan) -> Vec<Self> {
+    /// Two replicas over one store; the way of the second one to it can be told to fail.
+    pub(super) async fn pair_with_faulty_way(
+        prepare: impl FnOnce(&FaultyTokenStore),
+    ) -> ([Self; 2], Arc<FaultyTokenStore>) {
+        let clock = Arc::new(TokioClock::starting_at(Timestamp::from_millis(1_800_000_000_000)));
+        let store: SharedStore = Arc::new(MemoryTokenStore::for_replicas(clock.clone()));
+        let way = Arc::new(FaultyTokenStore::new(store.clone()));
+        prepare(&way);
+        let worlds = Self::fleet_over(vec![store, way.clone()], &clock, &Plan::default()).await;
+        (worlds.try_into().ok().expect("two"), way)
+    }
+
+    async fn fleet_over(stores: Vec<SharedStore>, clock: &Arc<TokioClock>, plan: &Plan) -> Vec<Self> {
         let upstream = Arc::new(Upstream::new(Arc::clone(clock), plan.rotation));
-        let over = |i| Self::over(store.clone(), Arc::clone(&upstream), Arc::clone(clock), &format!("r{i}"), plan);
-        let worlds: Vec<_> = (0..count).map(over).collect();
+        let over = |(i, store)| Self::over(store, Arc::clone(&upstream), Arc::clone(clock), &format!("r{i}"), plan);
+        let worlds: Vec<_> = stores.into_iter().enumerate().map(over).collect();
         for world in &worlds {
             world.cache.in_touch(Duration::from_secs(60)).await;
         }

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::{Attempt, Base, grant};
 use crate::{
+    bug::{self, Bug},
     cache::{
         entry::{self, Freshness, freshness},
         memory::Entry,
@@ -29,7 +30,7 @@ impl Attempt {
     pub(super) fn may_go_alone(&self) -> bool {
         match self.credential.provider.capabilities().grant {
             GrantUse::None | GrantUse::Refresh(Rotation::None) => true,
-            GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict) => false,
+            GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict) => bug::has(Bug::RotatesWithoutTheStore),
         }
     }
 

@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{Attempt, Base, Why};
 use crate::{
+    bug::{self, Bug},
     cache::{
         entry::{self, MIN_SPACING},
         memory::Refusal,
@@ -75,7 +76,8 @@ impl Attempt {
         // A person may have mended what only a person can mend, and restarted the broker for it.
         let stale = failures.kind.is_permanent() && failures.at < self.parts.started_at;
         let exempt = matches!(self.want.why, Why::Rejection | Why::Operator);
-        if exempt || stale || !entry::is_too_early(failures.next_attempt_at, self.parts.clock.now()) {
+        let ignored = bug::has(Bug::NextAttemptIgnored);
+        if exempt || stale || ignored || !entry::is_too_early(failures.next_attempt_at, self.parts.clock.now()) {
             return Ok(());
         }
         Err(self.refuse(Error::new(failures.kind, failures.message.clone()), failures.next_attempt_at))
