@@ -1,8 +1,12 @@
 //! What several test suites of the repository need.
 
 pub mod http;
+mod pgbouncer;
 mod postgres;
 mod process;
+mod proxy;
 
-pub use postgres::Postgres;
+pub use pgbouncer::PgBouncer;
+pub use postgres::{OwnPostgres, Postgres};
 pub use process::{ChildGuard, free_port};
+pub use proxy::Proxy;

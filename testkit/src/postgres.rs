@@ -13,8 +13,11 @@ use url::Url;
 
 use self::{cluster::Cluster, container::Container};
 
-mod cluster;
+pub(crate) mod cluster;
 mod container;
+mod own;
+
+pub use own::OwnPostgres;
 
 /// Names the server to test with: a URL of a role that may create databases.
 const VARIABLE: &str = "TOKENCACHE_TEST_POSTGRES";

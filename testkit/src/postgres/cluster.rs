@@ -1,6 +1,7 @@
 //! A throw-away Postgres cluster from the binaries on this machine.
 
 use std::{
+    ffi::OsString,
     fs,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -18,13 +19,19 @@ use crate::free_port;
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Runs the server as its child and ends it when the standard input ends: the writing end is held by the process of the
-/// tests, so that even a SIGKILL of that closes it. SIGQUIT is Postgres' immediate shutdown.
-const WATCHDOG: &str = r#"dir=$1; shift
+/// tests, so that even a SIGKILL of that closes it. A directory that is marked to be kept outlives its server.
+const WATCHDOG: &str = r#"dir=$1; signal=$2; shift 2
 "$@" >"$dir/log" 2>&1 </dev/null &
 read -r _
-kill -QUIT $!
+kill -"$signal" $!
 wait $!
-cd / && rm -rf "$dir""#;
+[ -e "$dir/keep" ] || { cd / && rm -rf "$dir"; }"#;
+
+/// Marks a directory that is to outlive its server.
+pub(crate) const KEEP: &str = "keep";
+
+/// Postgres' immediate shutdown.
+const IMMEDIATE: &str = "QUIT";
 
 /// How often a port that somebody else took is tried anew.
 const ATTEMPTS: u32 = 5;
@@ -40,33 +47,21 @@ pub(super) struct Cluster {
 
 /// The account that runs the server, which refuses root.
 #[derive(Clone, Copy, Debug)]
-struct Account {
-    uid: u32,
-    gid: u32,
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl Cluster {
     /// Starts one; its URL, too.
     pub(super) async fn start() -> anyhow::Result<(Self, String)> {
-        let binaries = binaries()?;
-        let directory = tempfile::Builder::new().prefix("tokencache-postgres-").tempdir()?;
-        let account = account(directory.path())?;
-        if let Some(Account { uid, gid }) = account {
-            chown(directory.path(), Some(uid), Some(gid))?;
-        }
-        let data = directory.path().join("data");
-        let initdb = command(&binaries.join("initdb"), account)
-            .arg("--pgdata")
-            .arg(&data)
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
-            .current_dir(directory.path())
-            .output()
-            .context("cannot run initdb")?;
-        ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr).trim());
+        let (binaries, account) = (binaries()?, account()?);
+        let directory = directory("postgres", account)?;
+        initdb(&binaries, account, directory.path())?;
         for _ in 0..ATTEMPTS {
             let port = free_port()?;
-            let mut watchdog = spawn(&binaries, account, &directory, &data, port)?;
-            if answers(&mut watchdog, &directory, port).await? {
+            let mut watchdog = spawn(&binaries, account, directory.path(), port, false)?;
+            if answers(&mut watchdog, directory.path(), port).await? {
                 // The watchdog removes the directory, after the server has left it.
                 let _ = directory.keep();
                 return Ok((Self { _watchdog: watchdog }, format!("postgres://postgres@127.0.0.1:{port}/postgres")));
@@ -76,35 +71,71 @@ impl Cluster {
     }
 }
 
-fn spawn(
+/// A directory of the account's own.
+pub(crate) fn directory(what: &str, account: Option<Account>) -> anyhow::Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(&format!("tokencache-{what}-")).tempdir()?;
+    if let Some(Account { uid, gid }) = account {
+        chown(directory.path(), Some(uid), Some(gid))?;
+    }
+    Ok(directory)
+}
+
+/// Makes an empty cluster in `data` of a directory.
+pub(super) fn initdb(binaries: &Path, account: Option<Account>, directory: &Path) -> anyhow::Result<()> {
+    let initdb = command(&binaries.join("initdb"), account)
+        .arg("--pgdata")
+        .arg(directory.join("data"))
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+        .current_dir(directory)
+        .output()
+        .context("cannot run initdb")?;
+    ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr).trim());
+    Ok(())
+}
+
+/// Starts the server of the cluster in `data` of a directory; what is `durable` outlives a crash of the server, not of the
+/// machine.
+pub(super) fn spawn(
     binaries: &Path,
     account: Option<Account>,
-    directory: &TempDir,
-    data: &Path,
+    directory: &Path,
     port: u16,
+    durable: bool,
 ) -> anyhow::Result<Child> {
     let settings = [
         "listen_addresses=127.0.0.1",
         "max_connections=200",
         "fsync=off",
-        "synchronous_commit=off",
+        if durable { "synchronous_commit=on" } else { "synchronous_commit=off" },
         "full_page_writes=off",
     ];
+    let mut server = vec![binaries.join("postgres").into_os_string(), "-D".into(), directory.join("data").into()];
+    server.extend(["-k".into(), directory.into(), "-p".into(), port.to_string().into()]);
+    server.extend(settings.iter().flat_map(|setting| ["-c".into(), (*setting).into()]));
+    watched(account, directory, IMMEDIATE, &server)
+}
+
+/// Starts a program that ends, by a signal, when the watchdog's standard input does. It logs into its directory.
+pub(crate) fn watched(
+    account: Option<Account>,
+    directory: &Path,
+    signal: &str,
+    program: &[OsString],
+) -> anyhow::Result<Child> {
     let mut watchdog = command(Path::new("sh"), account);
-    watchdog.args(["-c", WATCHDOG, "sh"]).arg(directory.path()).arg(binaries.join("postgres"));
-    watchdog.arg("-D").arg(data).arg("-k").arg(directory.path()).arg("-p").arg(port.to_string());
-    watchdog.args(settings.iter().flat_map(|setting| ["-c", setting]));
-    watchdog.current_dir(directory.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    watchdog.args(["-c", WATCHDOG, "sh"]).arg(directory).arg(signal).args(program);
+    watchdog.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // A group of its own: Ctrl-C ends the tests, and their end is what it waits for.
     watchdog.process_group(0).spawn().context("cannot run sh")
 }
 
 /// Waits until the server accepts connections. False: its port is taken.
-async fn answers(watchdog: &mut Child, directory: &TempDir, port: u16) -> anyhow::Result<bool> {
-    let log = directory.path().join("log");
+pub(super) async fn answers(watchdog: &mut Child, directory: &Path, port: u16) -> anyhow::Result<bool> {
+    let log = directory.join("log");
     for _ in 0..START_POLLS {
         let text = fs::read_to_string(&log).unwrap_or_default();
-        if text.contains("ready to accept connections") && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        // A standby: "ready to accept read-only connections".
+        if text.contains("system is ready to accept") && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
             return Ok(true);
         }
         let taken = text.contains("could not create any TCP/IP sockets");
@@ -121,7 +152,7 @@ async fn answers(watchdog: &mut Child, directory: &TempDir, port: u16) -> anyhow
 }
 
 /// The directory of `postgres` and `initdb`.
-fn binaries() -> anyhow::Result<PathBuf> {
+pub(super) fn binaries() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // On the PATH there may be links, whose targets lie together.
     let linked = std::env::split_paths(&path).filter_map(|d| d.join("postgres").canonicalize().ok());
@@ -142,9 +173,10 @@ fn binaries() -> anyhow::Result<PathBuf> {
 }
 
 /// The account to change to: `postgres`, else `nobody`, if this process is root's.
-fn account(own: &Path) -> anyhow::Result<Option<Account>> {
+pub(crate) fn account() -> anyhow::Result<Option<Account>> {
     use std::os::unix::fs::MetadataExt as _;
-    if fs::metadata(own)?.uid() != 0 {
+    // Of this process: its directory in /proc is its user's.
+    if fs::metadata("/proc/self")?.uid() != 0 {
         return Ok(None);
     }
     let accounts = fs::read_to_string("/etc/passwd")?;
@@ -157,7 +189,7 @@ fn account(own: &Path) -> anyhow::Result<Option<Account>> {
     found.map(Some).context("Postgres refuses to run as root, and there is no account `postgres`")
 }
 
-fn command(program: &Path, account: Option<Account>) -> Command {
+pub(super) fn command(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     if let Some(Account { uid, gid }) = account {
         // As root this drops the supplementary groups, too.
