@@ -5,6 +5,7 @@ mod replay;
 
 use std::{io, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
@@ -28,7 +29,10 @@ use crate::{
         trust::Trust,
         turns::Turns,
     },
-    config::{Config, Listen, StoreConfig, secret::SecretError},
+    config::{
+        Config, Listen, StoreConfig,
+        secret::{SecretError, SecretSource},
+    },
     dev::DemoUpstream,
     error::{Error as ServiceError, ErrorKind},
     failpoint::Failpoints,
@@ -45,9 +49,9 @@ use crate::{
         serve::{Bound, serve},
         token_service::Tokens,
     },
-    store::{SharedStore, StoreRegistry, StoreUrl, spill::Spill},
+    store::{PasswordSource, SharedPassword, SharedStore, StoreRegistry, StoreUrl, spill::Spill},
     time::{SharedClock, SystemClock},
-    types::ReplicaId,
+    types::{ReplicaId, Secret},
     worker::Workers,
 };
 
@@ -323,12 +327,25 @@ pub async fn open_store(
     stores: &StoreRegistry,
     clock: SharedClock,
 ) -> Result<SharedStore, AppError> {
-    let password = match &config.password {
-        Some(source) => Some(source.read().await?),
-        None => None,
-    };
+    let mut password: Option<SharedPassword> = None;
+    if let Some(source) = &config.password {
+        // One that cannot be read at the start is a mistake of the configuration.
+        source.read().await?;
+        password = Some(Arc::new(ConfiguredPassword(source.clone())));
+    }
     let url = StoreUrl::parse(&config.url).map_err(AppError::Store)?;
     stores.open(&url, password.as_ref(), clock).map_err(AppError::Store)
+}
+
+/// The password of the store, from where the configuration says.
+#[derive(Debug)]
+struct ConfiguredPassword(SecretSource);
+
+#[async_trait]
+impl PasswordSource for ConfiguredPassword {
+    async fn read(&self) -> Result<Secret, ServiceError> {
+        self.0.read().await.map_err(|error| ServiceError::new(ErrorKind::StoreDown, error.to_string()))
+    }
 }
 
 async fn bind(address: &Listen) -> Result<Bound, AppError> {

@@ -44,6 +44,9 @@ enum Command {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Also where that cuts off older replicas that run: they will write no more, and serve what they hold as degraded.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -82,7 +85,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(options) => serve_dev(options).await,
         Command::CheckConfig { file } => check(file).await,
         Command::DefaultConfig => print(config::DEFAULT),
-        Command::Migrate { config } => migrate(config).await,
+        Command::Migrate { config, force } => migrate(config, force).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,10 +139,11 @@ async fn check(file: PathBuf) -> CliResult {
     if report.is_ok() { Ok(()) } else { Err("the configuration has problems".into()) }
 }
 
-async fn migrate(file: PathBuf) -> CliResult {
+async fn migrate(file: PathBuf, force: bool) -> CliResult {
     let config = Config::load(&file, &ProviderRegistry::builtin())?;
     let store = open_store(&config.store, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
-    store.prepare().await.map_err(AppError::Store)?;
+    let prepared = if force { store.prepare_by_force().await } else { store.prepare().await };
+    prepared.map_err(AppError::Store)?;
     store.close().await;
     print("the schema is up to date\n")
 }

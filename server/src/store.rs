@@ -28,6 +28,7 @@ mod fleet;
 mod grant;
 mod lease;
 mod memory;
+mod password;
 mod postgres;
 mod registry;
 pub mod spill;
@@ -40,6 +41,7 @@ pub use fleet::{Applied, Event, EventKind, Heartbeat, Replica};
 pub use grant::{Grant, GrantCandidate, GrantSeed, GrantUpdate, OpenIntent, RotationIntent};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
+pub use password::{PasswordSource, SharedPassword};
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
 pub use sqlite::SqliteTokenStore;
@@ -57,9 +59,14 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The kind of store, as in its URL: `memory`, `sqlite`, `postgres`.
     fn kind(&self) -> &'static str;
 
-    /// Brings the schema up to date under a lock, so that replicas may start together; refuses one that is newer than
-    /// this program knows. Called once before everything else, and again if it failed.
+    /// Brings the schema up to date under a lock, so that replicas may start together; refuses one that is for newer
+    /// programs alone, and to cut off older replicas that live. Called once before everything else, and again if it failed.
     async fn prepare(&self) -> Result<()>;
+
+    /// The same, whatever becomes of older replicas: they find out, and write no more.
+    async fn prepare_by_force(&self) -> Result<()> {
+        self.prepare().await
+    }
 
     /// What is known of a key.
     async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>>;

@@ -15,7 +15,7 @@ pub struct StoreConfig {
     /// Its URL: `memory:`, `sqlite:PATH` with a path that is relative to nothing but the working directory any more, or
     /// `postgres://…` without a password.
     pub url: String,
-    /// The password of a Postgres store, read at each connect.
+    /// The password of a Postgres store, read at the start and whenever the database refuses it.
     pub password: Option<SecretSource>,
     /// Where a process that has to end leaves what the store has not taken.
     pub spill_dir: PathBuf,

@@ -83,6 +83,10 @@ impl TokenStore for DetachedTokenStore {
         self.run_within(PREPARE_LIMIT, |store| async move { store.prepare().await }).await
     }
 
+    async fn prepare_by_force(&self) -> Result<()> {
+        self.run_within(PREPARE_LIMIT, |store| async move { store.prepare_by_force().await }).await
+    }
+
     async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
         self.run(|store| async move { store.load(key).await }).await
     }

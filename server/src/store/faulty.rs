@@ -105,6 +105,7 @@ macro_rules! with_faults {
 
 with_faults! {
     fn prepare() -> ();
+    fn prepare_by_force() -> ();
     fn load(key: KeyHash) -> Option<TokenRow>;
     fn scan(after: Option<KeyHash>, limit: u32) -> Vec<TokenRow>;
     fn rows_of(credential: CredentialName, limit: u32) -> Vec<TokenRow>;

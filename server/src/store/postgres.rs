@@ -3,40 +3,58 @@
 //! Every operation is one explicit transaction: behind such a pooler that alone keeps a statement, its parameters and
 //! its limits on one connection. Nothing here lives in a session: no prepared statement unless the URL allows it, no
 //! advisory lock, no setting.
+//!
+//! What a refresh or an acknowledgement waits for has connections of its own, apart from those of bulk reads and of what
+//! operators ask: neither can starve the other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::Notify;
+use tracing::error;
 
 use self::{
     config::PgStoreConfig,
     error::PgStoreError,
-    transaction::{PgTransaction, retried},
+    pool::Pool,
+    route::Route,
+    schema::Schema,
+    transaction::{Need, PgTransaction, retried},
 };
 use super::{
     Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, StoreUrl, TokenRow, TokenStore,
+    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore,
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
+        schema::Access,
     },
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, Secret},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId},
 };
 
 mod config;
 mod error;
 mod fleet;
 mod grants;
+mod pool;
 mod queries;
+mod route;
 mod schema;
 mod tokens;
 mod transaction;
+
+#[cfg(test)]
+mod tests;
 
 /// How long a migration may take, and the wait for one that another replica runs.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
@@ -50,9 +68,15 @@ const TIMES: (i64, i64) = (0, 253_402_300_799_999);
 /// Keeps everything in a Postgres database.
 #[derive(Debug)]
 pub struct PgTokenStore {
-    pool: PgPool,
-    connect: PgConnectOptions,
+    route: Route,
+    /// For refreshes, acknowledgements and the fleet.
+    refresh: Pool,
+    /// For bulk reads, operators and tidying.
+    admin: Pool,
+    schema: Schema,
     statement_cache: bool,
+    /// Whether it was said that the schema has outgrown this program.
+    outgrown: AtomicBool,
 }
 
 /// A statement with its parameters, kept prepared only if the configuration says so.
@@ -77,13 +101,42 @@ impl PgTokenStore {
     /// # Errors
     ///
     /// If the URL is invalid. A database that is down is none.
-    pub fn open(url: &StoreUrl, password: Option<&Secret>) -> Result<Self> {
-        let PgStoreConfig { connect, pool, statement_cache } = PgStoreConfig::new(url, password)?;
-        Ok(Self { pool: pool.connect_lazy_with(connect.clone()), connect, statement_cache })
+    pub fn open(url: &StoreUrl, password: Option<SharedPassword>) -> Result<Self> {
+        let PgStoreConfig { connect, refresh, admin, statement_cache } = PgStoreConfig::new(url)?;
+        let route = Route::new(connect, password);
+        Ok(Self {
+            refresh: Pool::new(route.clone(), refresh),
+            admin: Pool::new(route.clone(), admin),
+            route,
+            schema: Schema::of_this_program(),
+            statement_cache,
+            outgrown: AtomicBool::new(false),
+        })
     }
 
+    /// A transaction of a refresh, an acknowledgement or the fleet.
     async fn begin(&self) -> Result<PgTransaction, PgStoreError> {
-        PgTransaction::begin(&self.pool).await
+        self.begin_on(&self.refresh, Access::Write).await
+    }
+
+    /// The same, which writes nothing: it goes on where the schema may be read only.
+    async fn begin_reading(&self) -> Result<PgTransaction, PgStoreError> {
+        self.begin_on(&self.refresh, Access::Read).await
+    }
+
+    /// A transaction that reads much, or for an operator.
+    async fn begin_inspecting(&self) -> Result<PgTransaction, PgStoreError> {
+        self.begin_on(&self.admin, Access::Read).await
+    }
+
+    async fn begin_on(&self, pool: &Pool, access: Access) -> Result<PgTransaction, PgStoreError> {
+        let begun = PgTransaction::begin(pool, Some(Need { access, known: self.schema.newest() })).await;
+        if let Err(PgStoreError::Schema(misfit)) = &begun
+            && !self.outgrown.swap(true, Ordering::Relaxed)
+        {
+            error!(%misfit, "this replica was left behind by a migration");
+        }
+        begun
     }
 
     async fn try_acquire(&self, scope: &LeaseScope, owner: &LeaseOwner, ttl: Duration) -> Result<Claim, PgStoreError> {
@@ -105,7 +158,7 @@ impl PgTokenStore {
     }
 
     async fn try_holder(&self, scope: &LeaseScope) -> Result<Option<Holder>, PgStoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_inspecting().await?;
         let holder = self.lease(&mut tx, scope).await?;
         tx.commit().await?;
         Ok(holder.filter(|holder| !holder.remaining.is_zero()))
@@ -113,10 +166,25 @@ impl PgTokenStore {
 
     /// Runs one statement in a transaction; how many rows it changed.
     async fn execute(&self, query: PgQuery<'_>) -> Result<u64, PgStoreError> {
-        let mut tx = self.begin().await?;
+        Self::execute_in(self.begin().await?, query).await
+    }
+
+    async fn execute_in(mut tx: PgTransaction, query: PgQuery<'_>) -> Result<u64, PgStoreError> {
         let changed = query.execute(&mut *tx).await?.rows_affected();
         tx.commit().await?;
         Ok(changed)
+    }
+
+    async fn try_prune(&self, sql: &'static str, before: i64) -> Result<u64, PgStoreError> {
+        let tx = self.begin_on(&self.admin, Access::Write).await?;
+        Self::execute_in(tx, query!(self, sql, before, PRUNE_BATCH)).await
+    }
+
+    async fn prepare_schema(&self, force: bool) -> Result<()> {
+        match tokio::time::timeout(MIGRATION_LIMIT, self.schema.prepare(&self.admin, &self.route, force)).await {
+            Ok(migrated) => migrated.map_err(PgStoreError::while_preparing),
+            Err(_) => Err(Error::new(ErrorKind::StoreDown, "the database does not answer in time")),
+        }
     }
 
     async fn try_commit(&self, commit: &Commit) -> Result<Committed, PgStoreError> {
@@ -130,7 +198,7 @@ impl PgTokenStore {
     }
 
     async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, PgStoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let rows = query_as!(self, queries::EVENTS, signed(after), i64::from(limit));
         let rows: Vec<EventColumns> = rows.fetch_all(&mut *tx).await?;
         tx.commit().await?;
@@ -147,10 +215,11 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn prepare(&self) -> Result<()> {
-        match tokio::time::timeout(MIGRATION_LIMIT, schema::prepare(&self.pool, &self.connect)).await {
-            Ok(migrated) => migrated.map_err(PgStoreError::while_preparing),
-            Err(_) => Err(Error::new(ErrorKind::StoreDown, "the database does not answer in time")),
-        }
+        self.prepare_schema(false).await
+    }
+
+    async fn prepare_by_force(&self) -> Result<()> {
+        self.prepare_schema(true).await
     }
 
     async fn load(&self, key: KeyHash) -> Result<Option<TokenRow>> {
@@ -274,7 +343,7 @@ impl TokenStore for PgTokenStore {
         let mut pruned = 0;
         for sql in [queries::PRUNE_EVENTS, queries::PRUNE_REPLICAS, sql::PRUNE_ROWS] {
             loop {
-                let deleted = retried("prune", || self.execute(query!(self, sql, before, PRUNE_BATCH))).await?;
+                let deleted = retried("prune", || self.try_prune(sql, before)).await?;
                 pruned += deleted;
                 if deleted < PRUNE_BATCH.unsigned_abs() {
                     break;
@@ -309,10 +378,10 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        retried("ping", || async { self.begin().await?.commit().await }).await
+        retried("ping", || async { PgTransaction::begin(&self.refresh, None).await?.commit().await }).await
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.refresh.close(), self.admin.close());
     }
 }

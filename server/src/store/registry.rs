@@ -2,11 +2,10 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-use super::{DetachedTokenStore, MemoryTokenStore, PgTokenStore, SharedStore, SqliteTokenStore};
+use super::{DetachedTokenStore, MemoryTokenStore, PgTokenStore, SharedPassword, SharedStore, SqliteTokenStore};
 use crate::{
     error::{Error, ErrorKind, Result},
     time::SharedClock,
-    types::Secret,
 };
 
 /// Where the store is. It holds no password.
@@ -75,7 +74,7 @@ pub struct StoreBackend {
     /// The schemes of its URLs.
     pub schemes: &'static [&'static str],
     /// Opens it without waiting for anything: a database that is down is no error yet.
-    pub open: fn(&StoreUrl, Option<&Secret>, SharedClock) -> Result<SharedStore>,
+    pub open: fn(&StoreUrl, Option<&SharedPassword>, SharedClock) -> Result<SharedStore>,
 }
 
 /// The kinds of store that a process knows.
@@ -106,7 +105,7 @@ impl StoreRegistry {
     /// # Errors
     ///
     /// If the scheme is unknown, or the URL is not valid for its kind of store. A database that is down is no error.
-    pub fn open(&self, url: &StoreUrl, password: Option<&Secret>, clock: SharedClock) -> Result<SharedStore> {
+    pub fn open(&self, url: &StoreUrl, password: Option<&SharedPassword>, clock: SharedClock) -> Result<SharedStore> {
         let scheme = url.scheme();
         let backend = self.0.iter().find(|backend| backend.schemes.contains(&scheme)).ok_or_else(|| {
             let known: Vec<_> = self.0.iter().flat_map(|backend| backend.schemes).copied().collect();
@@ -118,7 +117,7 @@ impl StoreRegistry {
     }
 }
 
-fn open_memory(url: &StoreUrl, password: Option<&Secret>, clock: SharedClock) -> Result<SharedStore> {
+fn open_memory(url: &StoreUrl, password: Option<&SharedPassword>, clock: SharedClock) -> Result<SharedStore> {
     refuse_password("memory", password)?;
     if !url.rest().is_empty() {
         return Err(Error::new(ErrorKind::Misconfigured, "the URL of the memory store is `memory:`"));
@@ -126,7 +125,7 @@ fn open_memory(url: &StoreUrl, password: Option<&Secret>, clock: SharedClock) ->
     Ok(Arc::new(MemoryTokenStore::new(clock)))
 }
 
-fn open_sqlite(url: &StoreUrl, password: Option<&Secret>, _: SharedClock) -> Result<SharedStore> {
+fn open_sqlite(url: &StoreUrl, password: Option<&SharedPassword>, _: SharedClock) -> Result<SharedStore> {
     refuse_password("sqlite", password)?;
     let path = url.rest();
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -137,11 +136,11 @@ fn open_sqlite(url: &StoreUrl, password: Option<&Secret>, _: SharedClock) -> Res
     Ok(Arc::new(SqliteTokenStore::open(Path::new(path))))
 }
 
-fn open_postgres(url: &StoreUrl, password: Option<&Secret>, _: SharedClock) -> Result<SharedStore> {
-    Ok(Arc::new(PgTokenStore::open(url, password)?))
+fn open_postgres(url: &StoreUrl, password: Option<&SharedPassword>, _: SharedClock) -> Result<SharedStore> {
+    Ok(Arc::new(PgTokenStore::open(url, password.cloned())?))
 }
 
-fn refuse_password(scheme: &str, password: Option<&Secret>) -> Result<()> {
+fn refuse_password(scheme: &str, password: Option<&SharedPassword>) -> Result<()> {
     match password {
         None => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Misconfigured, format!("a {scheme} store takes no password"))),

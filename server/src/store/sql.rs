@@ -4,6 +4,7 @@
 //! those are in `queries.rs` of each back end.
 
 pub(super) mod rows;
+pub(super) mod schema;
 
 macro_rules! token_columns {
     () => {

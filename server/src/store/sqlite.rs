@@ -22,6 +22,7 @@ use super::{
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
+        schema::Fit,
     },
 };
 use crate::{
@@ -34,6 +35,7 @@ mod config;
 mod error;
 mod grants;
 mod queries;
+mod schema;
 mod tokens;
 mod transaction;
 
@@ -81,7 +83,9 @@ impl SqliteTokenStore {
         let mut migrator = sqlx::migrate!("../migrations/sqlite");
         migrator.set_locking(false);
         let mut tx = self.begin().await?;
-        migrator.run_direct(None, &mut *tx, false).await?;
+        if schema::look(&mut tx, &migrator).await? == Fit::Behind {
+            migrator.run_direct(None, &mut *tx, false).await?;
+        }
         Ok(tx.commit().await?)
     }
 

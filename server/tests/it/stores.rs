@@ -6,20 +6,23 @@ use sqlx::{Connection as _, PgConnection, SqliteConnection, postgres::PgConnectO
 use tempfile::TempDir;
 use tokencache_server::{
     error::ErrorKind,
-    store::{Commit, Committed, Fence, GrantSeed, GrantUpdate, SharedStore, StoreRegistry, StoreUrl, conformance},
+    store::{
+        Commit, Committed, Fence, GrantSeed, GrantUpdate, SharedPassword, SharedStore, StoreRegistry, StoreUrl,
+        conformance,
+    },
     time::{SystemClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
 };
 use tokencache_testkit::{Postgres, free_port};
 
-fn open(url: &str, password: Option<&str>) -> SharedStore {
+pub(crate) fn open(url: &str, password: Option<&str>) -> SharedStore {
     let url = StoreUrl::parse(url).expect("a valid URL");
-    let password = password.map(Secret::from);
+    let password = password.map(|password| Arc::new(Secret::from(password)) as SharedPassword);
     StoreRegistry::builtin().open(&url, password.as_ref(), Arc::new(SystemClock)).expect("a valid store")
 }
 
 /// A URL of a new database, and the password for it.
-async fn new_database() -> (String, Option<&'static str>) {
+pub(crate) async fn new_database() -> (String, Option<&'static str>) {
     let server = Postgres::start().await.expect("a Postgres to test with");
     (server.new_database().await.expect("a new database"), server.password())
 }
@@ -30,7 +33,7 @@ async fn new_postgres(parameters: &str) -> SharedStore {
     open(&format!("{url}{separator}{parameters}"), password)
 }
 
-async fn postgres_connection((url, password): &(String, Option<&str>)) -> PgConnection {
+pub(crate) async fn postgres_connection((url, password): &(String, Option<&str>)) -> PgConnection {
     let mut options: PgConnectOptions = url.parse().expect("a valid URL");
     if let Some(password) = password {
         options = options.password(password);
@@ -42,12 +45,12 @@ fn sqlite_url(directory: &TempDir) -> String {
     format!("sqlite:{}", directory.path().join("data/tokens.db").display())
 }
 
-fn key(scope: &str) -> TokenKey {
+pub(crate) fn key(scope: &str) -> TokenKey {
     let credential = CredentialName::parse("crm/prod").expect("a valid name");
     TokenKey::new(Selector::new(credential, vec![scope.into()], None, vec![]))
 }
 
-fn commit(key: &TokenKey, generation: u64) -> Commit {
+pub(crate) fn commit(key: &TokenKey, generation: u64) -> Commit {
     let access_token = Secret::from(format!("token {generation}"));
     let token = Token {
         fingerprint: Fingerprint::of(&access_token),
@@ -166,34 +169,69 @@ async fn a_schema_that_is_up_to_date_is_only_read() {
     assert_eq!(again.prepare().await, Ok(()));
 }
 
+/// As a newer program would have left it.
 const NEWER: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
     VALUES (9999, 'from the future', true, $1, 1)";
 
+const CONTRACTED: &str = "UPDATE schema_versions SET min_writer = 9999";
+const CONTRACTED_FURTHER: &str = "UPDATE schema_versions SET min_reader = 9999";
+
+/// Newer schemas are used as long as they admit this program, and refused in words otherwise.
+async fn assert_that_bounds_decide(open: impl Fn() -> SharedStore, execute: impl AsyncFn(&'static str)) {
+    execute(NEWER).await;
+    let store = open();
+    assert_eq!(store.prepare().await, Ok(()), "the schema was only expanded");
+    assert_eq!(store.commit(commit(&key("read"), 1)).await, Ok(Committed::Stored));
+    store.close().await;
+    for (change, words) in [
+        (CONTRACTED, "it may still be read, but writing it takes version 9999 at least: upgrade tokencached"),
+        (CONTRACTED_FURTHER, "while reading it takes version 9999 at least: upgrade tokencached"),
+    ] {
+        execute(change).await;
+        let store = open();
+        let error = store.prepare().await.expect_err("it is for newer programs");
+        assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        assert!(error.message().ends_with(words), "{error}");
+        store.close().await;
+    }
+}
+
 #[tokio::test]
-async fn a_newer_schema_is_refused_by_sqlite() {
+async fn a_newer_sqlite_schema_is_used_as_far_as_it_admits() {
     let directory = TempDir::new().expect("a directory");
     let url = sqlite_url(&directory);
     let store = open(&url, None);
     store.prepare().await.expect("an empty database");
-    let mut connection = SqliteConnection::connect(&url).await.expect("the database is there");
-    sqlx::query(NEWER).bind(&b"x"[..]).execute(&mut connection).await.expect("it is written");
-    let error = store.prepare().await.expect_err("the schema is newer");
-    assert_eq!(error.kind(), ErrorKind::Misconfigured);
-    assert!(error.message().contains("9999, which is newer than this program knows"), "{error}");
     store.close().await;
+    assert_that_bounds_decide(
+        || open(&url, None),
+        async |sql| {
+            let mut connection = SqliteConnection::connect(&url).await.expect("the database is there");
+            let query = sqlx::query(sql);
+            let query = if sql == NEWER { query.bind(&b"x"[..]) } else { query };
+            query.execute(&mut connection).await.expect("it is written");
+            connection.close().await.expect("it is written to the disk");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_by_postgres() {
+async fn a_newer_postgres_schema_is_used_as_far_as_it_admits() {
     let database = new_database().await;
     let store = open(&database.0, database.1);
     store.prepare().await.expect("an empty database");
-    let mut connection = postgres_connection(&database).await;
-    sqlx::query(NEWER).bind(&b"x"[..]).execute(&mut connection).await.expect("it is written");
-    let error = store.prepare().await.expect_err("the schema is newer");
-    assert_eq!(error.kind(), ErrorKind::Misconfigured);
-    assert!(error.message().contains("9999, which is newer than this program knows"), "{error}");
     store.close().await;
+    assert_that_bounds_decide(
+        || open(&database.0, database.1),
+        async |sql| {
+            let mut connection = postgres_connection(&database).await;
+            let query = sqlx::query(sql);
+            let query = if sql == NEWER { query.bind(&b"x"[..]) } else { query };
+            query.execute(&mut connection).await.expect("it is written");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]

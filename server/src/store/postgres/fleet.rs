@@ -1,15 +1,19 @@
 //! What replicas tell one another through the database.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use sqlx::{FromRow, postgres::PgListener};
+use sqlx::{
+    Connection as _, FromRow,
+    postgres::{PgListener, PgPoolOptions},
+    raw_sql,
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
-use super::{PgTokenStore, error::PgStoreError, queries};
+use super::{PgTokenStore, error::PgStoreError, queries, route::Route};
 use crate::{
     store::{
         Applied, Heartbeat, Replica,
@@ -25,8 +29,11 @@ const CHANNEL: &str = "tokencache_events";
 /// How often a silent listener is tried: a dead socket may look like silence (sqlx#4014).
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the answer to a probe may take.
+/// How long a notification may take to arrive.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one step towards listening may take, the arrival of a notification included.
+const STEP_LIMIT: Duration = Duration::from_secs(6);
 
 /// How long to wait before listening is tried again, where it was lost and where it does not work.
 const RETRY: Duration = Duration::from_secs(1);
@@ -67,12 +74,13 @@ pub(super) async fn heartbeat(store: &PgTokenStore, beat: &Heartbeat) -> Result<
         .bind(beat.version.as_str())
         .bind(lease_millis(beat.ttl))
         .bind(signed(beat.applied.through))
-        .bind(missing);
+        .bind(missing)
+        .bind(store.schema.newest());
     store.execute(beat).await.map(drop)
 }
 
 pub(super) async fn replicas(store: &PgTokenStore) -> Result<Vec<Replica>, PgStoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_reading().await?;
     let rows = sqlx::query_as(queries::REPLICAS).persistent(store.statement_cache);
     let rows: Vec<ReplicaColumns> = rows.fetch_all(&mut *tx).await?;
     tx.commit().await?;
@@ -80,7 +88,7 @@ pub(super) async fn replicas(store: &PgTokenStore) -> Result<Vec<Replica>, PgSto
 }
 
 pub(super) async fn event_horizon(store: &PgTokenStore, age: Duration) -> Result<u64, PgStoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_reading().await?;
     let horizon = sqlx::query_as(queries::EVENT_HORIZON).persistent(store.statement_cache).bind(lease_millis(age));
     let (id,): (i64,) = horizon.fetch_one(&mut *tx).await?;
     tx.commit().await?;
@@ -89,8 +97,8 @@ pub(super) async fn event_horizon(store: &PgTokenStore, age: Duration) -> Result
 
 /// What became of listening.
 enum End {
-    /// The connection was lost after it had worked.
-    Lost(sqlx::Error),
+    /// The connection was lost, or cannot be made.
+    Lost(PgStoreError),
     /// No notification arrives: a pooler that gives each transaction another connection is in between.
     Deaf,
 }
@@ -100,11 +108,11 @@ pub(super) async fn listen(store: &PgTokenStore, hint: &Notify) {
     let mut said = false;
     loop {
         match listen_until_lost(store, hint).await {
-            End::Lost(error) => {
-                debug!(%error, "the listener lost its connection");
+            Err(End::Lost(error)) => {
+                debug!(%error, "the listener has no connection");
                 sleep(RETRY).await;
             }
-            End::Deaf => {
+            Err(End::Deaf) => {
                 if !said {
                     warn!(
                         "the database's notifications do not arrive, as behind a pooler; its events are polled instead"
@@ -113,53 +121,64 @@ pub(super) async fn listen(store: &PgTokenStore, hint: &Notify) {
                 }
                 sleep(RETRY_WITHOUT).await;
             }
+            Ok(never) => match never {},
         }
         // Whatever was notified in between is found by the next look.
         hint.notify_one();
     }
 }
 
-async fn listen_until_lost(store: &PgTokenStore, hint: &Notify) -> End {
-    let mut listener = match connect(store).await {
-        Ok(listener) => listener,
-        Err(error) => return End::Lost(error),
-    };
-    let mut heard_any = false;
+async fn listen_until_lost(store: &PgTokenStore, hint: &Notify) -> Result<Infallible, End> {
+    let mut listener = limited(connect(&store.route)).await?;
+    // What was committed before LISTEN was active is not notified.
+    hint.notify_one();
+    if !limited(hears(&store.route, &mut listener)).await? {
+        return Err(End::Deaf);
+    }
+    info!("listening for the database's notifications");
     loop {
-        // What was committed before LISTEN was active is not notified.
         hint.notify_one();
         match timeout(PROBE_EVERY, listener.try_recv()).await {
-            Ok(Ok(Some(_))) => heard_any = true,
-            Ok(Ok(None)) => return End::Lost(sqlx::Error::PoolClosed),
-            Ok(Err(error)) => return End::Lost(error),
-            Err(_) => match probe(store, &mut listener).await {
-                Ok(true) => {
-                    if !heard_any {
-                        info!("listening for the database's notifications");
-                    }
-                    heard_any = true;
-                }
-                Ok(false) if heard_any => return End::Lost(sqlx::Error::PoolTimedOut),
-                Ok(false) => return End::Deaf,
-                Err(error) => return End::Lost(error),
-            },
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return Err(End::Lost(PgStoreError::Closed)),
+            Ok(Err(error)) => return Err(End::Lost(error.into())),
+            // It heard before, so that it is enough to know that its connection leads somewhere.
+            Err(_) => limited(async { Ok(raw_sql(queries::ANY).execute(&mut listener).await.map(drop)?) }).await?,
         }
     }
 }
 
-async fn connect(store: &PgTokenStore) -> Result<PgListener, sqlx::Error> {
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_lazy_with(store.connect.clone());
+/// A step that a dead connection must not hold up.
+async fn limited<T>(step: impl Future<Output = Result<T, PgStoreError>>) -> Result<T, End> {
+    match timeout(STEP_LIMIT, step).await {
+        Ok(done) => done.map_err(End::Lost),
+        Err(_) => Err(End::Lost(PgStoreError::Silent)),
+    }
+}
+
+async fn connect(route: &Route) -> Result<PgListener, PgStoreError> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(route.options().await?);
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
+    listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }
 
-/// Notifies the channel from another connection; whether the listener hears anything.
-async fn probe(store: &PgTokenStore, listener: &mut PgListener) -> Result<bool, sqlx::Error> {
-    sqlx::query("SELECT pg_notify($1, '')").persistent(false).bind(CHANNEL).execute(&store.pool).await?;
-    match timeout(PROBE_TIMEOUT, listener.try_recv()).await {
-        Ok(heard) => heard.map(|heard| heard.is_some()),
-        Err(_) => Ok(false),
-    }
+/// Whether a notification from another connection arrives: from its own it would even behind a pooler. Which one it is,
+/// its word tells, for a pooled connection may still bring those of an earlier listener.
+async fn hears(route: &Route, listener: &mut PgListener) -> Result<bool, PgStoreError> {
+    let mut other = route.connect().await?;
+    let probe = sqlx::query_as(queries::PROBE).persistent(false).bind(CHANNEL);
+    let (word, _): (String, Option<String>) = probe.fetch_one(&mut other).await?;
+    other.close().await?;
+    let heard = async {
+        while let Some(notification) = listener.try_recv().await? {
+            if notification.payload() == word {
+                return Ok(true);
+            }
+        }
+        Err(PgStoreError::Closed)
+    };
+    timeout(PROBE_TIMEOUT, heard).await.unwrap_or(Ok(false))
 }

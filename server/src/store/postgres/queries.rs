@@ -4,8 +4,21 @@
 ///
 /// They are set for the transaction alone. As parameters of the connection's start pgbouncer refuses them; set for the
 /// session they would, behind a pooler, stay on a connection that somebody else uses next.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 5000; \
-    SET LOCAL lock_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 10000";
+macro_rules! begin {
+    () => {
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 5000; \
+         SET LOCAL lock_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 10000; "
+    };
+}
+
+/// Tells whether the server takes writes, and for which programs the schema is; it does not ask for writes itself, for an
+/// operator may have fenced the server off with the very default that this would override. To have read the table keeps a
+/// migration that locks it waiting until the transaction has ended.
+pub(super) const BEGIN: &str =
+    concat!(begin!(), "SELECT current_setting('transaction_read_only'), min_reader, min_writer FROM schema_versions");
+
+/// The same where there may be no schema yet.
+pub(super) const BEGIN_ON_ANY_SCHEMA: &str = concat!(begin!(), "SHOW transaction_read_only");
 
 /// The same for a migration, which may rewrite a table and waits for its fellows. The statements that an earlier client
 /// of a pooled connection prepared would clash with those that sqlx's migrator prepares.
@@ -16,13 +29,31 @@ pub(super) const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; 
 pub(super) const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(7094211958412307245)";
 
 /// Behind a pooler the next client would find the migrator's statements.
-pub(super) const COMMIT_MIGRATION: &str = "DEALLOCATE ALL; COMMIT";
+pub(super) const FORGET_STATEMENTS: &str = "DEALLOCATE ALL";
 
 pub(super) const HAS_SCHEMA: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
-pub(super) const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+pub(super) const APPLIED: &str = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
+
+/// Before the migration that brought it, it is not there.
+pub(super) const HAS_BOUNDS: &str = "SELECT to_regclass('schema_versions') IS NOT NULL";
+
+pub(super) const BOUNDS: &str = "SELECT min_reader, min_writer FROM schema_versions";
+
+/// The replicas that live and could not write any more.
+pub(super) const OLDER_REPLICAS: &str = "\
+    SELECT id, schema_version FROM replicas \
+    WHERE lease_until > clock_timestamp() AND schema_version < (SELECT min_writer FROM schema_versions) ORDER BY id";
 
 pub(super) const COMMIT: &str = "COMMIT";
+
+/// A notification with a word of its own, made once: a query with a volatile part is not merged into another one.
+pub(super) const PROBE: &str = "\
+    WITH probe AS (SELECT md5(random()::text || clock_timestamp()::text) AS word) \
+    SELECT word, pg_notify($1, word)::text FROM probe";
+
+/// Whether anybody answers.
+pub(super) const ANY: &str = "SELECT 1";
 
 /// Locks the row even where it changes nothing, so that the holder can be read after it.
 pub(super) const ACQUIRE: &str = "\
@@ -65,9 +96,10 @@ pub(super) const BEGIN_ROTATION: &str = "\
     WHERE credential = $1 AND version = $2 AND intent_owner IS NOT DISTINCT FROM $4";
 
 pub(super) const HEARTBEAT: &str = "\
-    INSERT INTO replicas AS known (id, version, lease_until, applied, missing) \
-    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond', $4, $5) \
+    INSERT INTO replicas AS known (id, version, lease_until, applied, missing, schema_version) \
+    VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond', $4, $5, $6) \
     ON CONFLICT (id) DO UPDATE SET version = excluded.version, applied = excluded.applied, \
+        schema_version = excluded.schema_version, \
         missing = excluded.missing, lease_until = clock_timestamp() + $3 * interval '1 millisecond'";
 
 pub(super) const REPLICAS: &str = "\

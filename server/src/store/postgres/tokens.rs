@@ -14,7 +14,7 @@ use crate::{
 
 impl PgTokenStore {
     pub(super) async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_inspecting().await?;
         let rows: Vec<TokenColumns> = query_as!(self, sql, from, i64::from(limit)).fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(all(rows)?)
@@ -25,7 +25,7 @@ impl PgTokenStore {
         credential: &CredentialName,
         limit: u32,
     ) -> Result<Vec<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_inspecting().await?;
         let rows = query_as!(self, sql::ROWS_OF, credential.as_str(), i64::from(limit));
         let rows: Vec<TokenColumns> = rows.fetch_all(&mut *tx).await?;
         tx.commit().await?;
@@ -33,7 +33,7 @@ impl PgTokenStore {
     }
 
     pub(super) async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, PgStoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let row: Option<TokenColumns> =
             query_as!(self, sql::LOAD, &key.as_bytes()[..]).fetch_optional(&mut *tx).await?;
         tx.commit().await?;

@@ -1,18 +1,33 @@
 //! Short transactions: limited in time, retried where another one was in the way, and never handed back half done.
+//!
+//! The round trip that begins one also finds out whether it may be: on a server that takes no writes it may not, not even
+//! to read, for what a standby shows is old; nor on a schema that has outgrown this program.
 
 use std::{
     ops::{Deref, DerefMut},
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, raw_sql};
+use sqlx::{PgConnection, Row as _, raw_sql};
+use tokio::time::timeout;
 
-use super::{error::PgStoreError, queries};
-use crate::error::{Error, ErrorKind, Result};
+use super::{
+    error::{PgStoreError, ends_the_session},
+    pool::{Pool, Pooled},
+    queries,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    store::sql::schema::{Access, Bounds, Misfit},
+};
 
 /// How long an operation takes at most, retries and all. The database has limits of its own, which come first; this one
 /// is for a connection that has gone silent.
 const LIMIT: Duration = Duration::from_secs(8);
+
+/// How long the beginning of a transaction may take, which waits for nobody: a connection that is silent for longer leads
+/// nowhere.
+const BEGIN_LIMIT: Duration = Duration::from_secs(2);
 
 const ATTEMPTS: u32 = 6;
 
@@ -21,23 +36,48 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A transaction. Dropped before its commit, by an error, a time-out or a cancellation, it closes its connection, for
 /// nobody knows what state that is in (sqlx#4393); the database rolls back.
-pub(super) struct PgTransaction {
-    connection: PoolConnection<Postgres>,
-    committed: bool,
+pub(super) struct PgTransaction(Pooled);
+
+/// What a transaction needs of the schema.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    pub(super) access: Access,
+    /// The newest version that this program knows.
+    pub(super) known: i64,
 }
 
 impl PgTransaction {
-    pub(super) async fn begin(pool: &PgPool) -> Result<Self, PgStoreError> {
-        let mut transaction = Self { connection: pool.acquire().await?, committed: false };
-        match raw_sql(queries::BEGIN).execute(&mut *transaction).await {
-            Ok(_) => Ok(transaction),
-            Err(error) => Err(PgStoreError::Stale(error)),
+    /// Begins one that does what `need` says; without it, one that makes do with any schema or none.
+    pub(super) async fn begin(pool: &Pool, need: Option<Need>) -> Result<Self, PgStoreError> {
+        let mut tx = Self(pool.acquire().await?);
+        let sql = if need.is_some() { queries::BEGIN } else { queries::BEGIN_ON_ANY_SCHEMA };
+        let rows = match timeout(BEGIN_LIMIT, raw_sql(sql).fetch_all(&mut *tx)).await {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(error)) if !ends_the_session(&error) => return Err(error.into()),
+            // What ended this connection, or swallows what it says, has hit its fellows, too.
+            Ok(Err(error)) => {
+                pool.suspect();
+                return Err(PgStoreError::Stale(error));
+            }
+            Err(_) => {
+                pool.suspect();
+                return Err(PgStoreError::Silent);
+            }
+        };
+        let row = rows.last().ok_or(Misfit::Unmarked)?;
+        if row.try_get::<&str, _>(0)? != "off" {
+            pool.suspect();
+            return Err(PgStoreError::ReadOnly);
         }
+        if let Some(Need { access, known }) = need {
+            Bounds { min_reader: row.try_get(1)?, min_writer: row.try_get(2)? }.admit(access, known)?;
+        }
+        Ok(tx)
     }
 
     pub(super) async fn commit(mut self) -> Result<(), PgStoreError> {
         raw_sql(queries::COMMIT).execute(&mut *self).await?;
-        self.committed = true;
+        self.0.give_back();
         Ok(())
     }
 }
@@ -46,21 +86,13 @@ impl Deref for PgTransaction {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.connection
+        &self.0
     }
 }
 
 impl DerefMut for PgTransaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
-    }
-}
-
-impl Drop for PgTransaction {
-    fn drop(&mut self) {
-        if !self.committed {
-            self.connection.close_on_drop();
-        }
+        &mut self.0
     }
 }
 
@@ -71,9 +103,9 @@ where
 {
     let attempts = async {
         let mut pause = PAUSE;
-        for _ in 1..ATTEMPTS {
+        for attempt in 1..ATTEMPTS {
             match run().await {
-                Err(error) if error.is_conflict() => {
+                Err(error) if error.is_conflict() || (attempt == 1 && error.is_elsewhere()) => {
                     tracing::debug!(transaction = name, %error, "conflict, trying again");
                 }
                 done => return done,
@@ -83,7 +115,7 @@ where
         }
         run().await
     };
-    match tokio::time::timeout(LIMIT, attempts).await {
+    match timeout(LIMIT, attempts).await {
         Ok(done) => done.map_err(Error::from),
         Err(_) => Err(Error::new(ErrorKind::StoreDown, "the database does not answer in time")),
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     error::{Error, ErrorKind},
-    store::sql::rows::BadRow,
+    store::sql::{rows::BadRow, schema::Misfit},
 };
 
 /// What goes wrong in this store.
@@ -19,9 +19,12 @@ pub(super) enum SqliteStoreError {
     /// What is in the database.
     #[error(transparent)]
     Row(#[from] BadRow),
-    /// The schema.
+    /// A migration.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    /// The schema is not one for this program.
+    #[error(transparent)]
+    Schema(#[from] Misfit),
     /// The file and its directory.
     #[error("cannot create the database file: {0}")]
     File(io::Error),
@@ -64,12 +67,7 @@ impl SqliteStoreError {
         let misconfigured = |text: String| Error::new(ErrorKind::Misconfigured, text);
         match &self {
             Self::File(error) => misconfigured(format!("cannot create the database file: {}", error.kind())),
-            Self::Migrate(MigrateError::VersionMissing(version)) => misconfigured(format!(
-                "the database has the schema version {version}, which is newer than this program knows: upgrade tokencached"
-            )),
-            Self::Migrate(MigrateError::VersionMismatch(version) | MigrateError::Dirty(version)) => {
-                misconfigured(format!("the schema version {version} of the database was not made by this program"))
-            }
+            Self::Schema(misfit) => misconfigured(misfit.to_string()),
             Self::Sql(sqlx::Error::Database(error))
             | Self::Migrate(MigrateError::Execute(sqlx::Error::Database(error))) => match class(&**error) {
                 Class::NoAccess => misconfigured("the database file cannot be opened for writing".to_owned()),
@@ -90,6 +88,7 @@ impl From<SqliteStoreError> for Error {
                 of_sqlx(&error)
             }
             SqliteStoreError::Migrate(error) => Self::bug(format!("cannot prepare the database: {error}")),
+            SqliteStoreError::Schema(misfit) => Self::new(ErrorKind::StoreDown, misfit.to_string()),
             SqliteStoreError::Row(error) => Self::bug(error.to_string()),
             SqliteStoreError::File(_) => down("the database file cannot be created"),
             SqliteStoreError::Vanished => down("the database is too busy"),

@@ -3,6 +3,14 @@
 /// Takes the right to write at once: a transaction that asks for it later may find that it cannot get it.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// Which of the tables are there by which a schema tells its version.
+pub(super) const SCHEMA_TABLES: &str =
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN ('_sqlx_migrations', 'schema_versions')";
+
+pub(super) const APPLIED: &str = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
+
+pub(super) const BOUNDS: &str = "SELECT min_reader, min_writer FROM schema_versions";
+
 pub(super) const ACQUIRE: &str = "\
     INSERT INTO leases AS held (scope, owner, expires_at) \
     VALUES ($1, $2, CAST(unixepoch('subsec') * 1000 AS INTEGER) + $3) \
