@@ -4,6 +4,7 @@
 mod bugs;
 mod e2e;
 mod node;
+mod pgbouncer;
 mod postgres;
 mod step;
 mod test;
@@ -27,7 +28,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs every test: finds or installs a Postgres, then `cargo test`, then the end-to-end run where Node is present
+    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present
     Test,
     /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
     E2e,

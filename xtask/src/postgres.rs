@@ -46,6 +46,12 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that there are binaries for servers of a test's own, wherever the shared one comes from.
+pub(crate) fn find_binaries() -> Result<()> {
+    let found = binaries(&env::var_os("PATH").unwrap_or_default(), Path::new(DEBIAN_VERSIONS));
+    found.map(drop).context("there are no binaries of Postgres on this machine (Debian: apt-get install postgresql)")
+}
+
 /// Docker is asked last of the cheap questions but ranks before local binaries, as in the test kit.
 fn find(docker_answers: impl Fn() -> bool) -> Source {
     choose(
@@ -91,7 +97,7 @@ fn binaries(path: &std::ffi::OsStr, debian: &Path) -> Option<PathBuf> {
 }
 
 /// Only root on a machine with apt: anything else would ask for a password or guess at a package's name.
-fn may_install() -> bool {
+pub(crate) fn may_install() -> bool {
     let root = step::output(step::command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     root && step::succeeds(step::command("apt-get").arg("--version"))
 }
@@ -110,7 +116,7 @@ fn install() -> Result<()> {
     )
 }
 
-fn apt() -> Command {
+pub(crate) fn apt() -> Command {
     let mut apt = step::command("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["--quiet", "-o", "Dpkg::Options::=--force-confold"]);
     apt
