@@ -23,6 +23,8 @@ pub enum Bug {
     CandidatesNotTried,
     /// A refresh token that came too late is thrown away.
     CandidateDropped,
+    /// A refresh token that comes after a loss ends it, although its call was begun before.
+    LossForgotten,
     /// The refresh token before the present one is not kept.
     PreviousDropped,
     /// After a late call the grant's refresh token is kept as the one before, not the one that was sent.

@@ -16,7 +16,12 @@
 //!    becomes a candidate if the version has moved. The one before is from now on the one that was *sent*. A commit ends the
 //!    flight's own intent, never a successor's.
 //! 7. `lose_grant` believes `invalid_grant` only if the version has not moved and there is nothing left to try. If an intent
-//!    of somebody else's was open at any time of the flight, the loss is reported as in doubt.
+//!    of somebody else's was open at any time of the flight, the loss is reported as in doubt. It ends the flight's own
+//!    intent, whose call was answered.
+//! 8. A refresh token that comes after the loss, from a flight begun before it, is stored, and is tried once; but the loss
+//!    stays until a refresh that was begun after it has succeeded: the family may have been ended in between. Candidates are
+//!    dropped when the upstream has refused them and then taken another one, and the one that was taken, which is kept as
+//!    the one before.
 //!
 //! What the adversary may do, any number of times: crash a replica at any step (its request goes on), let time pass, let a
 //! lease lapse, lose requests and answers, deliver them late within the deadline.
@@ -147,6 +152,7 @@ impl<const N: usize> Refresh<N> {
             ),
             Property::always("I5: a live refresh token is stored, in hand, or in doubt", Self::keeps_refresh_tokens),
             Property::always("a grant is lost only in doubt, and only at a strict provider", Self::loses_rightly),
+            Property::always("a loss that was reported is not forgotten", |_, world: &World<N>| !world.forgotten),
         ]
     }
 
@@ -179,6 +185,9 @@ impl<const N: usize> Refresh<N> {
         if self.rotation == Rotation::Strict {
             properties.push(Property::sometimes("a grant is lost in doubt", |_, world: &World<N>| {
                 world.store.grant.needs_reauth == Some(Loss::InDoubt)
+            }));
+            properties.push(Property::sometimes("a refresh token comes after the loss", |_, world: &World<N>| {
+                world.store.grant.retry
             }));
         }
         properties

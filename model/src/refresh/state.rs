@@ -41,6 +41,10 @@ pub struct World<const N: usize> {
     pub settled: Set,
     /// A commit has set the generation back.
     pub went_back: bool,
+    /// A loss was reported, and a person was not asked to log in any more although the family is dead.
+    pub forgotten: bool,
+    /// A loss was reported.
+    pub reported: bool,
     /// A call was begun while another with the same refresh token was alive.
     pub called_twice: bool,
     /// What has happened that the rules are there for.
@@ -93,6 +97,8 @@ pub struct Grant {
     pub stray: Option<Stray>,
     /// Why a person has to log in again.
     pub needs_reauth: Option<Loss>,
+    /// A refresh token has come since the loss.
+    pub retry: bool,
 }
 
 /// The journal's entry before a call.
@@ -139,6 +145,8 @@ pub struct Flight {
     pub refused: Set,
     /// An earlier call ended unseen.
     pub in_doubt: bool,
+    /// It was begun after the loss that is recorded.
+    pub after_loss: bool,
     /// Ticks since it was about to send its intent, up to the deadline.
     pub elapsed: u8,
 }
@@ -177,7 +185,15 @@ pub enum Call {
 impl<const N: usize> World<N> {
     /// A grant that a person has just supplied, and no token.
     pub(super) fn new() -> Self {
-        let grant = Grant { version: 1, refresh_token: 1, previous: 0, intent: None, stray: None, needs_reauth: None };
+        let grant = Grant {
+            version: 1,
+            refresh_token: 1,
+            previous: 0,
+            intent: None,
+            stray: None,
+            needs_reauth: None,
+            retry: false,
+        };
         Self {
             store: Store { generation: 0, grant, candidates: 0, lease: None },
             upstream: Upstream::new(),
@@ -186,6 +202,8 @@ impl<const N: usize> World<N> {
             seen: 0,
             settled: 0,
             went_back: false,
+            forgotten: false,
+            reported: false,
             called_twice: false,
             reached: Reached::default(),
         }
@@ -247,6 +265,13 @@ impl<const N: usize> World<N> {
         for orphan in &mut self.orphans {
             *orphan = orphan.and_then(|(token, elapsed)| (elapsed + 1 < DEADLINE).then_some((token, elapsed + 1)));
         }
+    }
+}
+
+impl Grant {
+    /// It is not lost, or there is something to try that has come since.
+    pub(super) fn may_be_tried(&self) -> bool {
+        self.needs_reauth.is_none() || self.retry
     }
 }
 

@@ -29,11 +29,13 @@ impl<const N: usize> Refresh<N> {
                 world.tick();
                 Some(())
             }
-        }
+        }?;
+        world.forgotten |= world.reported && world.upstream.ended && world.store.grant.needs_reauth.is_none();
+        Some(())
     }
 
     fn acquire(&self, world: &mut World<N>, replica: usize) -> Option<()> {
-        let wanted = world.store.generation < self.generations && world.store.grant.needs_reauth.is_none();
+        let wanted = world.store.generation < self.generations && world.store.grant.may_be_tried();
         if world.flights[replica].step != Step::Idle || !wanted || world.store.lease.is_some() {
             return None;
         }
@@ -47,7 +49,7 @@ impl<const N: usize> Refresh<N> {
         if before.step != Step::Claimed {
             return None;
         }
-        if grant.needs_reauth.is_some() || world.store.generation >= self.generations {
+        if !grant.may_be_tried() || world.store.generation >= self.generations {
             world.store.release(replica);
             world.end_flight(replica);
             return Some(());
@@ -61,9 +63,11 @@ impl<const N: usize> Refresh<N> {
         }
         // A doubt is about the family, not about one version of the grant: it stays until the flight ends.
         let doubted = before.in_doubt && (goes_on || !self.has(Bug::DoubtForgotten));
-        let in_doubt = foreign.is_some() || doubted;
+        let after_loss = grant.needs_reauth.is_some();
+        let in_doubt = foreign.is_some() || doubted || after_loss;
         let (base, version) = (world.store.generation, grant.version);
-        world.flights[replica] = Flight { step: Step::Loaded, base, version, token, refused, in_doubt, elapsed: 0 };
+        let step = Step::Loaded;
+        world.flights[replica] = Flight { step, base, version, token, refused, in_doubt, after_loss, elapsed: 0 };
         Some(())
     }
 
@@ -103,7 +107,8 @@ impl<const N: usize> Refresh<N> {
         }
         let foreign = world.store.grant.intent.filter(|intent| intent.owner != Some(replica));
         let overtaken = self.must_wait(world, foreign, flight.token) && !self.has(Bug::IntentFencedOnVersionAlone);
-        if world.store.grant.version != flight.version || overtaken {
+        let lost = world.store.grant.needs_reauth.is_some() && !flight.after_loss;
+        if world.store.grant.version != flight.version || overtaken || lost {
             world.flights[replica].step = if late { flight.step } else { Step::Claimed };
             return Some(());
         }
@@ -204,6 +209,7 @@ impl<const N: usize> Refresh<N> {
         if grant.version != flight.version {
             if !self.has(Bug::CandidateDropped) {
                 world.store.candidates |= set_of(token);
+                grant.retry = grant.needs_reauth.is_some();
             }
             return;
         }
@@ -214,7 +220,11 @@ impl<const N: usize> Refresh<N> {
             _ => flight.token,
         };
         grant.refresh_token = token;
-        grant.needs_reauth = None;
+        // The family may have been ended since this flight was begun.
+        let outdated = grant.needs_reauth.is_some() && !flight.after_loss && !self.has(Bug::LossForgotten);
+        grant.needs_reauth = grant.needs_reauth.filter(|_| outdated);
+        grant.retry = outdated;
+        world.store.candidates &= !(flight.refused | set_of(flight.token));
     }
 
     fn lose_grant(&self, world: &mut World<N>, replica: usize) -> Option<()> {
@@ -230,11 +240,24 @@ impl<const N: usize> Refresh<N> {
             return Some(());
         }
         if !moved || self.has(Bug::InvalidGrantAlwaysBelieved) {
-            world.store.grant.needs_reauth = Some(if flight.in_doubt { Loss::InDoubt } else { Loss::Revoked });
+            self.record_loss(world, replica);
         }
         world.store.release(replica);
         world.end_flight(replica);
         Some(())
+    }
+
+    /// Who was begun before knows nothing of it; what may have caused it is said, and the flight's own call has ended.
+    fn record_loss(&self, world: &mut World<N>, replica: usize) {
+        let foreign = world.store.grant.intent.is_some_and(|intent| intent.owner != Some(replica));
+        let in_doubt = world.flights[replica].in_doubt || foreign;
+        let grant = &mut world.store.grant;
+        (grant.needs_reauth, grant.retry) = (Some(if in_doubt { Loss::InDoubt } else { Loss::Revoked }), false);
+        grant.intent = grant.intent.filter(|intent| intent.owner != Some(replica));
+        for flight in &mut world.flights {
+            flight.after_loss = false;
+        }
+        world.reported = true;
     }
 }
 

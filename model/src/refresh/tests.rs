@@ -93,6 +93,11 @@ fn a_late_refresh_token_is_kept() {
 }
 
 #[test]
+fn a_loss_stays_until_a_refresh_begun_after_it_has_succeeded() {
+    breaks(Bug::LossForgotten, Rotation::Strict);
+}
+
+#[test]
 fn the_refresh_token_before_is_kept() {
     breaks(Bug::PreviousDropped, Rotation::Grace);
 }
