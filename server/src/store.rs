@@ -38,7 +38,7 @@ mod token;
 
 pub use detached::DetachedTokenStore;
 pub use fleet::{Applied, Event, EventKind, Heartbeat, Replica};
-pub use grant::{Grant, GrantCandidate, GrantSeed, GrantUpdate, OpenIntent, RotationIntent};
+pub use grant::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
 pub use password::{PasswordSource, SharedPassword};
@@ -102,7 +102,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// come to that generation yet, or has been invalidated past it.
     async fn reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected>;
 
-    /// Refresh tokens of a credential that came too late to become its grant's, the oldest first. They are never dropped.
+    /// Refresh tokens of a credential that came too late to become its grant's, the oldest first. One is dropped only
+    /// when it has become the grant's or the upstream has refused it, and another one has been taken since.
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>>;
 
     /// The grant of a credential.
@@ -114,18 +115,22 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a refresh token that came without a usable access token: as the grant's if its version is still
     /// `base_version`, else as a candidate. Returns whether it became the grant's.
+    ///
+    /// What was sent for it is from now on the one before. It ends the flight's own intent, never a successor's. It ends
+    /// `needs_reauth` only if it was begun after the loss: otherwise the upstream may have ended the family since, and a
+    /// loss that was reported stays so until a refresh has succeeded; `retry` says that there is something to try.
     async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool>;
 
-    /// Journals that the refresh token of this version is about to be sent to the upstream. Returns false, and writes
-    /// nothing, if the grant's version has moved, or if another intent is open than the one it takes the place of: of two
-    /// that would send the same refresh token one finds out in time.
+    /// Journals that a refresh token is about to be sent to the upstream. Returns false, and writes nothing, if the
+    /// grant's version or its journal has moved: of two that would send a refresh token one finds out in time. An open
+    /// intent of another owner becomes the stray one.
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool>;
 
-    /// Ends an intent whose call certainly consumed nothing. Does nothing if the version has moved.
+    /// Ends an intent whose call certainly consumed nothing. Does nothing if another one has taken its place.
     async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()>;
 
-    /// Records that a person has to log in again, and why, if the grant's version is still `version`.
-    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool>;
+    /// Records that a person has to log in again, and why, if the grant's version is still the one that was tried.
+    async fn lose_grant(&self, loss: GrantLoss) -> Result<bool>;
 
     /// Events after `after`, in the order of their ids, at most `limit`.
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>>;

@@ -4,6 +4,7 @@ mod alone;
 mod fleet;
 mod grants;
 mod invalidations;
+mod journal;
 mod rejections;
 mod serving;
 mod watching;

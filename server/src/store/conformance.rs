@@ -6,6 +6,7 @@
 mod events;
 mod fleet;
 mod grants;
+mod journal;
 mod leases;
 pub(crate) mod samples;
 mod tokens;
@@ -66,19 +67,27 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             a_planted_grant_reloads_equal,
             a_grant_is_planted_only_over_the_expected_version,
             of_racing_plantings_exactly_one_wins,
-            a_commit_replaces_the_grant_and_keeps_the_one_before,
+            a_commit_replaces_the_grant_and_keeps_the_one_that_was_sent,
             a_grant_that_comes_back_unchanged_keeps_the_one_before,
             a_commit_may_bring_the_first_grant,
             a_superseded_commit_still_replaces_an_unmoved_grant,
             a_late_refresh_token_is_kept_as_a_candidate,
             a_refresh_token_is_a_candidate_once,
             a_refresh_token_that_comes_alone_is_kept_as_one_that_comes_with_a_token,
-            of_racing_refresh_tokens_none_is_lost,
+            a_candidate_that_was_taken_is_the_grants_and_those_refused_before_it_are_dropped,
+            of_racing_refresh_tokens_none_is_lost;
+        journal:
             an_intent_is_journalled_only_for_the_current_version,
+            an_intent_is_journalled_only_if_there_was_no_other_entry_since,
+            of_racing_intents_exactly_one_is_journalled,
             an_intent_ages_by_the_clock_of_the_store,
+            an_intent_that_is_overtaken_is_remembered_as_a_stray,
             an_intent_is_abandoned_by_its_owner_alone,
-            a_new_refresh_token_ends_the_intent_and_the_loss,
-            a_grant_is_lost_only_at_the_version_that_was_tried;
+            a_new_refresh_token_ends_its_own_intent_and_no_other,
+            a_grant_is_lost_only_at_the_version_that_was_tried,
+            a_loss_ends_its_own_intent_and_no_other,
+            a_loss_ends_with_a_refresh_that_was_begun_after_it,
+            a_candidate_that_comes_after_the_loss_deserves_a_try;
         leases:
             a_lease_is_exclusive,
             of_many_concurrent_claims_one_is_granted,

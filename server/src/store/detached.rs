@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
+    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow,
+    TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -151,8 +152,8 @@ impl TokenStore for DetachedTokenStore {
         self.run(move |store| async move { store.abandon_rotation(intent).await }).await
     }
 
-    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
-        self.run(move |store| async move { store.lose_grant(credential, version, reason).await }).await
+    async fn lose_grant(&self, loss: GrantLoss) -> Result<bool> {
+        self.run(move |store| async move { store.lose_grant(loss).await }).await
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {

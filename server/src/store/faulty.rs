@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
+    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow,
+    TokenStore,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -122,7 +123,7 @@ with_faults! {
     fn advance_grant(credential: CredentialName, update: GrantUpdate) -> bool;
     fn begin_rotation(intent: RotationIntent) -> bool;
     fn abandon_rotation(intent: RotationIntent) -> ();
-    fn lose_grant(credential: CredentialName, version: u64, reason: String) -> bool;
+    fn lose_grant(loss: GrantLoss) -> bool;
     fn events(after: u64, limit: u32) -> Vec<Event>;
     fn prune(older_than: Timestamp) -> u64;
     fn heartbeat(beat: Heartbeat) -> ();

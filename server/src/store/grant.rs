@@ -10,10 +10,18 @@ use crate::{
 /// A refresh token that the upstream issued.
 #[derive(Clone, Debug)]
 pub struct GrantUpdate {
-    /// The version of the grant that was sent to the upstream.
+    /// The version of the grant when the call was begun that brought it.
     pub base_version: u64,
+    /// The count of the grant's journal then, with the call's own intent.
+    pub as_of: u64,
+    /// The refresh token that was sent for it, and may be sent again to a lenient upstream.
+    pub sent: Secret,
     /// The new one.
     pub refresh_token: Secret,
+    /// Those that the upstream refused before it took the one that was sent: they are dead.
+    pub refused: Vec<Secret>,
+    /// The owner of the intent that ends with it.
+    pub intent: Option<String>,
     /// When it was received.
     pub at: Timestamp,
 }
@@ -27,14 +35,22 @@ pub struct Grant {
     pub version: u64,
     /// The refresh token.
     pub refresh_token: Secret,
-    /// The one before it, which a lenient upstream may still take.
+    /// The one that was sent for it, which a lenient upstream may still take; after a planting the one of before.
     pub previous: Option<Secret>,
     /// Fingerprint of the refresh token that a person supplied and that this one descends from.
     pub seed: Fingerprint,
+    /// The version with which that person supplied it: what is older has nothing to do with it.
+    pub planted: u64,
+    /// Counts the entries of its journal, intents and losses. It never goes back.
+    pub journal: u64,
     /// A call that is under way, or whose end nobody saw.
     pub intent: Option<OpenIntent>,
+    /// The youngest intent that another one took the place of. Its call may be under way, too.
+    pub stray: Option<StrayCall>,
     /// Why a person has to log in again.
     pub needs_reauth: Option<String>,
+    /// Whether a refresh token has come since the loss, from a call that was begun before it: it deserves one try.
+    pub retry: bool,
     /// When its refresh token last changed.
     pub updated_at: Timestamp,
 }
@@ -66,19 +82,45 @@ pub struct GrantSeed {
 pub struct RotationIntent {
     /// Whose refresh token.
     pub credential: CredentialName,
-    /// Which version of it.
+    /// Of which version of the grant.
     pub version: u64,
-    /// Whose call it is: no two calls have the same.
+    /// The count of the journal that the version was loaded with: the entry is made only if there has been none since.
+    pub journal: u64,
+    /// Whose call it is: no two flights have the same.
     pub owner: String,
-    /// The owner of the open intent that this one takes the place of. `None`: there is none.
-    pub over: Option<String>,
+    /// Fingerprint of the refresh token.
+    pub token: Fingerprint,
 }
 
 /// An intent whose end is not journalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenIntent {
-    /// The text of the lease's owner.
+    /// Whose it is.
     pub owner: String,
+    /// Fingerprint of the refresh token that it sends. `None`: it was journalled by a program that did not say.
+    pub token: Option<Fingerprint>,
     /// How long ago it was journalled, by the store's clock.
     pub age: Duration,
+}
+
+/// A call whose intent another one took the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StrayCall {
+    /// Fingerprint of the refresh token that it carries. `None`: it was journalled by a program that did not say.
+    pub token: Option<Fingerprint>,
+    /// How long ago its intent was journalled, by the store's clock.
+    pub age: Duration,
+}
+
+/// The journal's entry when the upstream has refused all that there was to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantLoss {
+    /// Whose grant.
+    pub credential: CredentialName,
+    /// Which version of it.
+    pub version: u64,
+    /// The owner of the intent that ends with it.
+    pub intent: Option<String>,
+    /// Why, in words for a person.
+    pub reason: String,
 }

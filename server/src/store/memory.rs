@@ -9,9 +9,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use self::grants::Grants;
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantSeed,
-    GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, OpenIntent, Rejected, Replica,
+    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss,
+    GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, Replica,
     RotationIntent, TokenRow, TokenStore,
 };
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
     time::{SharedClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, TokenKey},
 };
+
+mod grants;
 
 /// Keeps everything in memory. Its own clock is the one that it is given.
 #[derive(Debug)]
@@ -35,9 +38,7 @@ pub struct MemoryTokenStore {
 struct State {
     closed: bool,
     tokens: BTreeMap<KeyHash, TokenRow>,
-    grants: HashMap<CredentialName, Grant>,
-    candidates: HashMap<CredentialName, Vec<GrantCandidate>>,
-    intents: HashMap<CredentialName, Timestamp>,
+    grants: Grants,
     leases: HashMap<LeaseScope, HeldLease>,
     replicas: BTreeMap<String, KnownReplica>,
     last_rejections: HashMap<KeyHash, u64>,
@@ -144,7 +145,7 @@ impl TokenStore for MemoryTokenStore {
         let committed = state.commit_token(&commit, now);
         self.news.notify_waiters();
         if let Some(update) = commit.grant {
-            state.keep_grant(commit.key.credential().clone(), update);
+            state.grants.keep(commit.key.credential(), update);
         }
         Ok(committed)
     }
@@ -182,65 +183,32 @@ impl TokenStore for MemoryTokenStore {
     }
 
     async fn candidates(&self, credential: CredentialName) -> Result<Vec<GrantCandidate>> {
-        Ok(self.state()?.candidates.get(&credential).cloned().unwrap_or_default())
+        Ok(self.state()?.grants.candidates(&credential))
     }
 
     async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>> {
-        let (state, now) = (self.state()?, self.clock.now());
-        let mut grant = state.grants.get(&credential).cloned();
-        if let Some(intent) = grant.as_mut().and_then(|grant| grant.intent.as_mut()) {
-            intent.age = state.intents.get(&credential).map_or(Duration::MAX, |begun| now.since(*begun));
-        }
-        Ok(grant)
+        Ok(self.state()?.grants.load(&credential, self.clock.now()))
     }
 
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
-        let mut state = self.state()?;
-        let old = state.grants.get(&seed.credential);
-        if old.map_or(0, |grant| grant.version) != expected {
-            return Ok(false);
-        }
-        let grant = Grant {
-            version: expected.saturating_add(1),
-            previous: old.map(|grant| grant.refresh_token.clone()),
-            seed: Fingerprint::of(&seed.refresh_token),
-            refresh_token: seed.refresh_token,
-            intent: None,
-            needs_reauth: None,
-            updated_at: seed.at,
-            credential: seed.credential.clone(),
-        };
-        state.grants.insert(seed.credential, grant);
-        Ok(true)
+        Ok(self.state()?.grants.plant(seed, expected))
     }
 
     async fn advance_grant(&self, credential: CredentialName, update: GrantUpdate) -> Result<bool> {
-        Ok(self.state()?.keep_grant(credential, update))
+        Ok(self.state()?.grants.keep(&credential, update))
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
-        let mut state = self.state()?;
-        let Some(grant) = state.grant_at(&intent.credential, intent.version) else { return Ok(false) };
-        if grant.intent.as_ref().map(|open| &open.owner) != intent.over.as_ref() {
-            return Ok(false);
-        }
-        grant.intent = Some(OpenIntent { owner: intent.owner, age: Duration::ZERO });
-        state.intents.insert(intent.credential, self.clock.now());
-        Ok(true)
+        Ok(self.state()?.grants.begin(intent, self.clock.now()))
     }
 
     async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()> {
-        if let Some(grant) = self.state()?.grant_at(&intent.credential, intent.version) {
-            grant.intent = grant.intent.take().filter(|other| other.owner != intent.owner);
-        }
+        self.state()?.grants.end_intent(&intent.credential, Some(&intent.owner));
         Ok(())
     }
 
-    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
-        let mut state = self.state()?;
-        let Some(grant) = state.grant_at(&credential, version) else { return Ok(false) };
-        grant.needs_reauth = Some(reason);
-        Ok(true)
+    async fn lose_grant(&self, loss: GrantLoss) -> Result<bool> {
+        Ok(self.state()?.grants.lose(loss))
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {
@@ -337,39 +305,6 @@ impl State {
         Committed::Stored
     }
 
-    /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
-    fn keep_grant(&mut self, credential: CredentialName, update: GrantUpdate) -> bool {
-        let old = self.grants.get(&credential);
-        if old.map_or(0, |grant| grant.version) == update.base_version {
-            let previous = old.and_then(|old| {
-                let same = old.refresh_token == update.refresh_token;
-                if same { old.previous.clone() } else { Some(old.refresh_token.clone()) }
-            });
-            let grant = Grant {
-                version: update.base_version.saturating_add(1),
-                previous,
-                seed: old.map_or_else(|| Fingerprint::of(&update.refresh_token), |old| old.seed),
-                refresh_token: update.refresh_token,
-                intent: None,
-                needs_reauth: None,
-                updated_at: update.at,
-                credential: credential.clone(),
-            };
-            self.grants.insert(credential, grant);
-            return true;
-        }
-        let of_grant = |grant: &Grant| {
-            grant.refresh_token == update.refresh_token || grant.previous.as_ref() == Some(&update.refresh_token)
-        };
-        let known = old.is_some_and(of_grant);
-        let candidates = self.candidates.entry(credential).or_default();
-        if !known && candidates.iter().all(|other| other.refresh_token != update.refresh_token) {
-            let GrantUpdate { base_version, refresh_token, at } = update;
-            candidates.push(GrantCandidate { base_version, refresh_token, at });
-        }
-        false
-    }
-
     fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) -> u64 {
         self.last_event += 1;
         let event = Event {
@@ -383,10 +318,6 @@ impl State {
         };
         self.events.insert(event.id, event);
         self.last_event
-    }
-
-    fn grant_at(&mut self, credential: &CredentialName, version: u64) -> Option<&mut Grant> {
-        self.grants.get_mut(credential).filter(|grant| grant.version == version)
     }
 }
 

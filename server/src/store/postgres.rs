@@ -28,8 +28,9 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore,
+    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
+    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl,
+    TokenRow, TokenStore,
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
@@ -314,24 +315,16 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn begin_rotation(&self, intent: RotationIntent) -> Result<bool> {
-        let RotationIntent { credential, version, owner, over } = intent;
-        let (name, version) = (credential.as_str(), signed(version));
-        let begin =
-            || self.execute(query!(self, queries::BEGIN_ROTATION, name, version, owner.as_str(), over.as_deref()));
-        Ok(retried("begin_rotation", begin).await? == 1)
+        retried("begin_rotation", || self.try_begin_rotation(&intent)).await
     }
 
     async fn abandon_rotation(&self, intent: RotationIntent) -> Result<()> {
-        let RotationIntent { credential, version, owner, .. } = intent;
-        let (name, version) = (credential.as_str(), signed(version));
-        let abandon = || self.execute(query!(self, sql::ABANDON_ROTATION, name, version, owner.as_str()));
-        retried("abandon_rotation", abandon).await.map(drop)
+        let (name, owner) = (intent.credential.as_str(), intent.owner.as_str());
+        retried("abandon_rotation", || self.execute(query!(self, sql::END_INTENT, name, owner))).await.map(drop)
     }
 
-    async fn lose_grant(&self, credential: CredentialName, version: u64, reason: String) -> Result<bool> {
-        let (name, version) = (credential.as_str(), signed(version));
-        let lose = || self.execute(query!(self, sql::LOSE_GRANT, name, version, reason.as_str()));
-        Ok(retried("lose_grant", lose).await? == 1)
+    async fn lose_grant(&self, loss: GrantLoss) -> Result<bool> {
+        retried("lose_grant", || self.try_lose_grant(&loss)).await
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {

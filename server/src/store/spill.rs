@@ -138,7 +138,11 @@ struct SpilledToken {
 #[derive(Serialize, Deserialize)]
 struct SpilledGrant {
     base_version: u64,
+    as_of: u64,
+    sent: Zeroizing<String>,
     refresh_token: Zeroizing<String>,
+    refused: Vec<Zeroizing<String>>,
+    intent: Option<String>,
     at: i64,
 }
 
@@ -179,8 +183,16 @@ impl From<&Commit> for SpilledToken {
 
 impl From<&GrantUpdate> for SpilledGrant {
     fn from(update: &GrantUpdate) -> Self {
-        let refresh_token = update.refresh_token.expose().clone().into();
-        Self { base_version: update.base_version, refresh_token, at: update.at.as_millis() }
+        let clear = |secret: &Secret| Zeroizing::new(secret.expose().clone());
+        Self {
+            base_version: update.base_version,
+            as_of: update.as_of,
+            sent: clear(&update.sent),
+            refresh_token: clear(&update.refresh_token),
+            refused: update.refused.iter().map(clear).collect(),
+            intent: update.intent.clone(),
+            at: update.at.as_millis(),
+        }
     }
 }
 
@@ -223,8 +235,16 @@ impl SpilledToken {
 
 impl From<SpilledGrant> for GrantUpdate {
     fn from(spilled: SpilledGrant) -> Self {
-        let refresh_token = Secret::from(spilled.refresh_token.as_str());
-        Self { base_version: spilled.base_version, refresh_token, at: Timestamp::from_millis(spilled.at) }
+        let secret = |clear: &Zeroizing<String>| Secret::from(clear.as_str());
+        Self {
+            base_version: spilled.base_version,
+            as_of: spilled.as_of,
+            sent: secret(&spilled.sent),
+            refresh_token: secret(&spilled.refresh_token),
+            refused: spilled.refused.iter().map(secret).collect(),
+            intent: spilled.intent,
+            at: Timestamp::from_millis(spilled.at),
+        }
     }
 }
 

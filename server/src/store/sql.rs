@@ -71,20 +71,22 @@ pub(super) const CANDIDATES: &str = "\
 
 /// The first grant of a credential.
 pub(super) const INSERT_GRANT: &str = "\
-    INSERT INTO grants (credential, version, refresh_token, seed, updated_at) VALUES ($1, 1, $2, $3, $4) \
+    INSERT INTO grants (credential, version, planted, refresh_token, seed, updated_at) VALUES ($1, 1, 1, $2, $3, $4) \
     ON CONFLICT (credential) DO NOTHING";
 
-/// A new grant by a person's hand.
+/// A new grant by a person's hand: calls with the old one have nothing to do with it.
 pub(super) const REPLACE_GRANT: &str = "\
-    UPDATE grants SET version = version + 1, previous = refresh_token, refresh_token = $3, seed = $4, \
-        intent_owner = NULL, intent_at = NULL, needs_reauth = NULL, updated_at = $5 \
+    UPDATE grants SET version = version + 1, planted = version + 1, previous = refresh_token, refresh_token = $3, \
+        seed = $4, intent_owner = NULL, intent_token = NULL, intent_at = NULL, stray_token = NULL, stray_at = NULL, \
+        needs_reauth = NULL, retry = FALSE, updated_at = $5 \
     WHERE credential = $1 AND version = $2";
 
-/// A new refresh token from the upstream; one that came back unchanged does not displace the one before.
+/// A new refresh token from the upstream; one that came back unchanged does not displace the one before. A loss that was
+/// recorded after its call was begun stays.
 pub(super) const ROTATE_GRANT: &str = "\
-    UPDATE grants SET version = version + 1, \
-        previous = CASE WHEN refresh_token = $3 THEN previous ELSE refresh_token END, refresh_token = $3, \
-        intent_owner = NULL, intent_at = NULL, needs_reauth = NULL, updated_at = $4 \
+    UPDATE grants SET version = version + 1, previous = CASE WHEN $4 = $3 THEN previous ELSE $4 END, \
+        refresh_token = $3, needs_reauth = CASE WHEN $5 < lost_at THEN needs_reauth END, \
+        retry = (needs_reauth IS NOT NULL AND $5 < lost_at), updated_at = $6 \
     WHERE credential = $1 AND version = $2";
 
 /// A refresh token that is late, unless it is known already because its commit is repeated.
@@ -93,10 +95,19 @@ pub(super) const INSERT_CANDIDATE: &str = "\
     WHERE NOT EXISTS (SELECT 1 FROM grants WHERE credential = $1 AND (refresh_token = $3 OR previous = $3)) \
         AND NOT EXISTS (SELECT 1 FROM grant_candidates WHERE credential = $1 AND refresh_token = $3)";
 
-pub(super) const ABANDON_ROTATION: &str = "\
-    UPDATE grants SET intent_owner = NULL, intent_at = NULL \
-    WHERE credential = $1 AND version = $2 AND intent_owner = $3";
+/// After a candidate of the same person's log-in: if the grant is lost, there is something to try.
+pub(super) const REVIVE: &str = "\
+    UPDATE grants SET retry = TRUE WHERE credential = $1 AND needs_reauth IS NOT NULL AND planted <= $2";
 
-pub(super) const LOSE_GRANT: &str = "UPDATE grants SET needs_reauth = $3 WHERE credential = $1 AND version = $2";
+pub(super) const DROP_CANDIDATE: &str = "DELETE FROM grant_candidates WHERE credential = $1 AND refresh_token = $2";
+
+/// The owner's own, never a successor's.
+pub(super) const END_INTENT: &str = "\
+    UPDATE grants SET intent_owner = NULL, intent_token = NULL, intent_at = NULL \
+    WHERE credential = $1 AND intent_owner = $2";
+
+pub(super) const LOSE_GRANT: &str = "\
+    UPDATE grants SET needs_reauth = $3, retry = FALSE, journal = journal + 1, lost_at = journal + 1 \
+    WHERE credential = $1 AND version = $2";
 
 pub(super) const RELEASE: &str = "DELETE FROM leases WHERE scope = $1 AND owner = $2";

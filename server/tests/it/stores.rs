@@ -101,7 +101,15 @@ async fn a_restart_loses_nothing(open: impl Fn() -> SharedStore) {
     let (key, at) = (key("read"), Timestamp::from_millis(1));
     let seed = GrantSeed { credential: key.credential().clone(), refresh_token: "r1".into(), at };
     assert_eq!(first.plant_grant(seed, 0).await, Ok(true));
-    let grant = GrantUpdate { base_version: 1, refresh_token: "r2".into(), at };
+    let grant = GrantUpdate {
+        base_version: 1,
+        as_of: 0,
+        sent: "r1".into(),
+        refresh_token: "r2".into(),
+        refused: vec![],
+        intent: None,
+        at,
+    };
     assert_eq!(first.commit(Commit { grant: Some(grant), ..commit(&key, 1) }).await, Ok(Committed::Stored));
     let (row, grant) = (first.load(key.hash()).await, first.load_grant(key.credential().clone()).await);
     first.close().await;

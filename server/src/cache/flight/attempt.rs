@@ -1,7 +1,8 @@
 //! What one flight does: load, claim the lease, load again, mint, commit.
 //!
 //! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
-//! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
+//! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it
+//! and no refresh token is refused.
 
 mod alone;
 mod lease;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::lease::Claimed;
-use super::grant::{self, Spent};
+use super::grant::{self, After, GrantFlight, Spent};
 use crate::{
     bug::{self, Bug},
     cache::{
@@ -27,7 +28,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     failpoint::Point,
     provider::{GrantUse, MintFailure, MintRequest, MintResult, Minted},
-    store::{Commit, Committed, Fence, GrantUpdate, TokenRow},
+    store::{Commit, Committed, Fence, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, Secret, Token, TokenKey},
 };
@@ -160,15 +161,25 @@ impl Attempt {
     }
 
     async fn mint_and_commit(&self, base: &Base) -> Result<Arc<Entry>> {
-        let spent = match self.credential.provider.capabilities().grant {
+        let mut grant = match self.credential.provider.capabilities().grant {
             GrantUse::None => None,
-            GrantUse::Refresh(rotation) => Some(grant::prepare(self, rotation, base.row.as_ref()).await?),
+            GrantUse::Refresh(rotation) => Some(GrantFlight::new(self, rotation)),
         };
-        let _under_way = grant::set_out(self, spent.as_ref()).await?;
-        let sent_at = self.parts.clock.now();
-        match self.ask(spent.as_ref().map(|spent| spent.secret.clone())).await {
-            Ok(minted) => self.settle(base, minted, spent, sent_at).await,
-            Err(failure) => Err(self.unsettle(failure, spent).await),
+        loop {
+            let spent = match &mut grant {
+                None => None,
+                Some(grant) => Some(grant.prepare(base.row.as_ref()).await?),
+            };
+            let _under_way = grant::set_out(self, spent.as_ref()).await?;
+            let sent_at = self.parts.clock.now();
+            let failure = match self.ask(spent.as_ref().map(|spent| spent.secret.clone())).await {
+                Ok(minted) => return self.settle(base, minted, spent, sent_at).await,
+                Err(failure) => failure,
+            };
+            let (Some(grant), Some(spent)) = (&mut grant, spent) else { return Err(failure.error) };
+            if let After::Ended(error) = grant.after_failure(spent, failure).await {
+                return Err(error);
+            }
         }
     }
 
@@ -191,17 +202,15 @@ impl Attempt {
         spent: Option<Spent>,
         sent_at: Timestamp,
     ) -> Result<Arc<Entry>> {
-        let update = spent.as_ref().zip(minted.grant.take()).and_then(|(spent, new)| {
-            let at = self.parts.clock.now();
-            (new != spent.secret).then_some(GrantUpdate { base_version: spent.version, refresh_token: new, at })
-        });
+        let new = minted.grant.take();
         let token = match self.judge(base, minted, sent_at) {
             Ok(token) => token,
             Err(error) => {
-                grant::settle_without_token(self, spent, update).await;
+                grant::settle_without_token(self, spent, new).await;
                 return Err(error);
             }
         };
+        let update = spent.as_ref().and_then(|spent| spent.update(new, self.parts.clock.now()));
         let spent_without_update = if update.is_none() { spent } else { None };
         let commit = Commit {
             key: self.want.key.clone(),
@@ -232,12 +241,6 @@ impl Attempt {
                 })
             }
         }
-    }
-
-    /// What remains to be done after an attempt that brought no token.
-    async fn unsettle(&self, failure: MintFailure, spent: Option<Spent>) -> Error {
-        let Some(spent) = spent else { return failure.error };
-        grant::after_failure(self, spent, failure).await
     }
 
     /// Makes a token of what the upstream gave, unless it is worth nothing.

@@ -8,12 +8,21 @@ use super::world::{Plan, World, name, selector};
 use crate::{
     error::{Error, ErrorKind},
     provider::{MintFailure, Rotation},
-    store::RotationIntent,
-    types::{Generation, Secret},
+    store::{Grant, RotationIntent},
+    types::{Fingerprint, Generation, Secret},
 };
 
-async fn stored(world: &World) -> crate::store::Grant {
+async fn stored(world: &World) -> Grant {
     world.store.load_grant(name("c")).await.expect("the store works").expect("there is a grant")
+}
+
+/// Another process is about to send a refresh token.
+async fn begin(world: &World, owner: &str, token: &str) -> RotationIntent {
+    let Grant { credential, version, journal, .. } = stored(world).await;
+    let token = Fingerprint::of(&token.into());
+    let intent = RotationIntent { credential, version, journal, owner: owner.into(), token };
+    assert_eq!(world.store.begin_rotation(intent.clone()).await, Ok(true));
+    intent
 }
 
 fn failure(kind: ErrorKind, in_doubt: bool) -> MintFailure {
@@ -101,9 +110,7 @@ async fn after_a_crash_in_mid_call_a_strict_grant_is_not_sent_while_that_call_ma
     let world = World::rotating();
     world.get().await.expect("a token");
     let begun = world.cache.now();
-    let version = stored(&world).await.version;
-    let crashed = RotationIntent { credential: name("c"), version, owner: "dead#1".into(), over: None };
-    assert!(world.store.begin_rotation(crashed).await.expect("the store works"));
+    begin(&world, "dead#1", "rt-1").await;
     let entry = world.get_with(|request| request.rejected = Some(Generation::new(1))).await.expect("replayed");
     assert_eq!(entry.token.generation, Generation::new(2));
     let replayed_at = world.upstream.call_times()[1];

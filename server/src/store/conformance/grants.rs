@@ -1,12 +1,12 @@
-//! Grants: planting, rotation, the journal, late refresh tokens.
+//! Grants: planting, rotation, late refresh tokens.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use futures::future::join_all;
 
 use super::samples::*;
 use crate::{
-    store::{Committed, Grant, GrantCandidate, GrantUpdate, RotationIntent, SharedStore},
+    store::{Committed, Grant, GrantCandidate, GrantUpdate, SharedStore},
     types::{Fingerprint, Secret},
 };
 
@@ -20,8 +20,12 @@ pub(super) async fn a_planted_grant_reloads_equal(store: SharedStore) {
         refresh_token: secret.into(),
         previous: None,
         seed: Fingerprint::of(&Secret::from(secret)),
+        planted: 1,
+        journal: 0,
         intent: None,
+        stray: None,
         needs_reauth: None,
+        retry: false,
         updated_at: at(1_700_000_000_321),
     };
     assert_eq!(grant(&store, "a").await, expected);
@@ -34,12 +38,13 @@ pub(super) async fn a_grant_is_planted_only_over_the_expected_version(store: Sha
     assert_eq!(store.plant_grant(seed("a", "r2"), 0).await, Ok(false));
     assert_eq!(grant(&store, "a").await.refresh_token, "r1".into());
     assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
-    assert_eq!(store.lose_grant(credential("a"), 1, "revoked".into()).await, Ok(true));
+    assert_eq!(store.lose_grant(loss("a", 1, "revoked")).await, Ok(true));
     assert_eq!(store.plant_grant(seed("a", "r2"), 1).await, Ok(true));
     let grant = grant(&store, "a").await;
-    assert_eq!((grant.version, grant.refresh_token), (2, "r2".into()));
+    assert_eq!((grant.version, grant.planted, grant.refresh_token), (2, 2, "r2".into()));
     assert_eq!(grant.seed, Fingerprint::of(&"r2".into()));
     assert_eq!((grant.previous, grant.intent, grant.needs_reauth), (Some("r1".into()), None, None));
+    assert_eq!(grant.journal, 2, "the journal goes on");
 }
 
 pub(super) async fn of_racing_plantings_exactly_one_wins(store: SharedStore) {
@@ -53,23 +58,25 @@ pub(super) async fn of_racing_plantings_exactly_one_wins(store: SharedStore) {
     }
 }
 
-pub(super) async fn a_commit_replaces_the_grant_and_keeps_the_one_before(store: SharedStore) {
+pub(super) async fn a_commit_replaces_the_grant_and_keeps_the_one_that_was_sent(store: SharedStore) {
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    for (generation, new, old) in [(1, "r2", "r1"), (2, "r3", "r2")] {
+    for (generation, new) in [(1, "r2"), (2, "r3")] {
         let commit = commit_with_grant(&key("a"), generation, generation, new);
         assert_eq!(store.commit(commit).await, Ok(Committed::Stored));
         let grant = grant(&store, "a").await;
         assert_eq!((grant.version, grant.refresh_token), (generation + 1, new.into()));
-        assert_eq!((grant.previous, grant.updated_at), (Some(old.into()), at(1_700_000_000_456)));
-        assert_eq!(grant.seed, Fingerprint::of(&"r1".into()), "it descends from the first");
+        let sent = format!("sent at {generation}").as_str().into();
+        assert_eq!((grant.previous, grant.updated_at), (Some(sent), at(1_700_000_000_456)));
+        assert_eq!((grant.seed, grant.planted), (Fingerprint::of(&"r1".into()), 1), "it descends from the first");
     }
     assert_eq!(late(&store, "a").await, Vec::<String>::new());
 }
 
 pub(super) async fn a_grant_that_comes_back_unchanged_keeps_the_one_before(store: SharedStore) {
+    let name = credential("a");
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    assert_eq!(store.commit(commit_with_grant(&key("a"), 1, 1, "r2")).await, Ok(Committed::Stored));
-    assert_eq!(store.commit(commit_with_grant(&key("a"), 2, 2, "r2")).await, Ok(Committed::Stored));
+    assert_eq!(store.advance_grant(name.clone(), update(1, "r1", "r2")).await, Ok(true));
+    assert_eq!(store.advance_grant(name, update(2, "r2", "r2")).await, Ok(true));
     let grant = grant(&store, "a").await;
     assert_eq!((grant.version, grant.refresh_token, grant.previous), (3, "r2".into(), Some("r1".into())));
 }
@@ -87,7 +94,7 @@ pub(super) async fn a_superseded_commit_still_replaces_an_unmoved_grant(store: S
     assert_eq!(store.commit(commit_with_grant(&key("a"), 2, 1, "r2")).await, Ok(Committed::Stored), "a repetition");
     assert_eq!(store.commit(commit_with_grant(&key("a"), 1, 2, "r3")).await, Ok(Committed::Superseded));
     let grant = grant(&store, "a").await;
-    assert_eq!((grant.version, grant.refresh_token, grant.previous), (3, "r3".into(), Some("r2".into())));
+    assert_eq!((grant.version, grant.refresh_token, grant.previous), (3, "r3".into(), Some("sent at 2".into())));
     assert_eq!(late(&store, "a").await, Vec::<String>::new());
 }
 
@@ -112,7 +119,7 @@ pub(super) async fn a_late_refresh_token_is_kept_as_a_candidate(store: SharedSto
 pub(super) async fn a_refresh_token_is_a_candidate_once(store: SharedStore) {
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
     assert_eq!(store.commit(commit_with_grant(&key("a"), 1, 1, "r2")).await, Ok(Committed::Stored));
-    for late in ["r1", "r2", "late", "late"] {
+    for late in ["sent at 1", "r2", "late", "late"] {
         assert_eq!(store.commit(commit_with_grant(&key("a"), 9, 1, late)).await, Ok(Committed::Superseded));
     }
     assert_eq!(late(&store, "a").await, ["late"]);
@@ -131,89 +138,38 @@ pub(super) async fn of_racing_refresh_tokens_none_is_lost(store: SharedStore) {
     let stored = outcomes.into_iter().filter(|o| *o.as_ref().expect("no panic") == Committed::Stored).count();
     assert_eq!(stored, 2, "one for each key");
     let grant = grant(&store, "a").await;
-    assert_eq!((grant.version, grant.previous), (2, Some("r0".into())));
+    assert_eq!((grant.version, grant.previous), (2, Some("sent at 1".into())));
     let mut kept: BTreeSet<_> = late(&store, "a").await.into_iter().collect();
     assert_eq!(kept.len(), 9);
     kept.insert(grant.refresh_token.expose().clone());
     assert_eq!(kept, (0..10).map(|racer| format!("r{racer}+")).collect());
 }
 
-pub(super) async fn an_intent_is_journalled_only_for_the_current_version(store: SharedStore) {
-    assert_eq!(store.begin_rotation(intent("a", 0, "o")).await, Ok(false), "there is no grant");
-    assert_eq!(store.load_grant(credential("a")).await, Ok(None));
+pub(super) async fn a_candidate_that_was_taken_is_the_grants_and_those_refused_before_it_are_dropped(
+    store: SharedStore,
+) {
+    let name = credential("a");
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    let before = grant(&store, "a").await;
-    for version in [0, 2] {
-        assert_eq!(store.begin_rotation(intent("a", version, "o")).await, Ok(false));
-        assert_eq!(grant(&store, "a").await, before);
+    assert_eq!(store.advance_grant(name.clone(), update(1, "r1", "r2")).await, Ok(true));
+    for late in ["late 1", "late 2", "late 3"] {
+        assert_eq!(store.advance_grant(name.clone(), update(1, "r1", late)).await, Ok(false));
     }
-    assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
-    let after = grant(&store, "a").await;
-    assert_eq!(owner_of(&after), Some("o"));
-    assert_eq!(after, Grant { intent: after.intent.clone(), ..before });
-}
-
-pub(super) async fn an_intent_ages_by_the_clock_of_the_store(store: SharedStore) {
-    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
-    let age = async || grant(&store, "a").await.intent.map(|intent| intent.age).expect("it is open");
-    let young = age().await;
-    tokio::time::sleep(Duration::from_millis(30)).await;
-    assert!(age().await >= young + Duration::from_millis(20));
-    let blind = intent("a", 1, "p");
-    assert_eq!(store.begin_rotation(blind.clone()).await, Ok(false), "it does not know of the open one");
-    let successor = RotationIntent { over: Some("o".into()), ..blind };
-    assert_eq!(store.begin_rotation(successor.clone()).await, Ok(true), "its call begins anew");
-    assert_eq!(store.begin_rotation(successor).await, Ok(false), "the one that it knew of is not open any more");
-    assert_eq!(owner_of(&grant(&store, "a").await), Some("p"));
-}
-
-fn owner_of(grant: &Grant) -> Option<&str> {
-    grant.intent.as_ref().map(|intent| intent.owner.as_str())
-}
-
-pub(super) async fn an_intent_is_abandoned_by_its_owner_alone(store: SharedStore) {
-    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    let before = grant(&store, "a").await;
-    assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
-    for foreign in [intent("a", 1, "p"), intent("a", 2, "o"), intent("a", 0, "o"), intent("b", 1, "o")] {
-        assert_eq!(store.abandon_rotation(foreign).await, Ok(()));
-        assert_eq!(owner_of(&grant(&store, "a").await), Some("o"));
-    }
-    assert_eq!(store.abandon_rotation(intent("a", 1, "o")).await, Ok(()));
-    assert_eq!(grant(&store, "a").await, before);
-}
-
-pub(super) async fn a_new_refresh_token_ends_the_intent_and_the_loss(store: SharedStore) {
-    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
-    assert_eq!(store.lose_grant(credential("a"), 1, "in doubt".into()).await, Ok(true));
-    assert_eq!(owner_of(&grant(&store, "a").await), Some("o"), "a loss does not settle the journal");
-    assert_eq!(store.commit(commit_with_grant(&key("a"), 1, 1, "r2")).await, Ok(Committed::Stored));
-    let after = grant(&store, "a").await;
-    assert_eq!((after.version, after.intent, after.needs_reauth), (2, None, None));
-    assert_eq!(store.abandon_rotation(intent("a", 1, "o")).await, Ok(()));
-}
-
-pub(super) async fn a_grant_is_lost_only_at_the_version_that_was_tried(store: SharedStore) {
-    assert_eq!(store.lose_grant(credential("a"), 0, "revoked".into()).await, Ok(false));
-    assert_eq!(store.load_grant(credential("a")).await, Ok(None));
-    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    let before = grant(&store, "a").await;
-    for version in [0, 2] {
-        assert_eq!(store.lose_grant(credential("a"), version, "revoked".into()).await, Ok(false));
-        assert_eq!(grant(&store, "a").await, before);
-    }
-    assert_eq!(store.lose_grant(credential("a"), 1, "revoked".into()).await, Ok(true));
-    assert_eq!(grant(&store, "a").await, Grant { needs_reauth: Some("revoked".into()), ..before });
+    let refused = vec!["r2".into(), "late 3".into()];
+    let saved = GrantUpdate { refused: refused.clone(), ..update(2, "late 2", "r4") };
+    assert_eq!(store.advance_grant(name.clone(), saved).await, Ok(true));
+    let saved = grant(&store, "a").await;
+    assert_eq!((saved.version, saved.refresh_token, saved.previous), (3, "r4".into(), Some("late 2".into())));
+    assert_eq!(late(&store, "a").await, ["late 1"], "it may be alive");
+    let overtaken = GrantUpdate { refused, ..update(2, "late 1", "r5") };
+    assert_eq!(store.advance_grant(name, overtaken).await, Ok(false));
+    assert_eq!(late(&store, "a").await, ["late 1", "r5"], "what did not become the grant's drops nothing");
 }
 
 pub(super) async fn a_refresh_token_that_comes_alone_is_kept_as_one_that_comes_with_a_token(store: SharedStore) {
     let name = credential("a");
     assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
-    let update = |base_version, token: &str| GrantUpdate { base_version, refresh_token: token.into(), at: at(1) };
-    assert_eq!(store.advance_grant(name.clone(), update(1, "r2")).await, Ok(true));
-    assert_eq!(store.advance_grant(name.clone(), update(1, "late")).await, Ok(false));
+    assert_eq!(store.advance_grant(name.clone(), update(1, "r1", "r2")).await, Ok(true));
+    assert_eq!(store.advance_grant(name.clone(), update(1, "r1", "late")).await, Ok(false));
     let grant = store.load_grant(name.clone()).await.expect("the store works").expect("there is one");
     assert_eq!((grant.version, grant.refresh_token, grant.previous), (2, "r2".into(), Some("r1".into())));
     let candidates = store.candidates(name).await.expect("the store works");

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     error::ErrorKind,
     store::{
-        Claim, Commit, Committed, FailedAttempt, Failures, Fence, Grant, GrantSeed, GrantUpdate, Lease, LeaseOwner,
-        LeaseScope, RotationIntent, SharedStore, TokenRow,
+        Claim, Commit, Committed, FailedAttempt, Failures, Fence, Grant, GrantLoss, GrantSeed, GrantUpdate, Lease,
+        LeaseOwner, LeaseScope, RotationIntent, SharedStore, TokenRow,
     },
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, ReplicaId, Secret, Selector, Token, TokenKey},
@@ -60,8 +60,21 @@ pub(super) fn commit_of(key: &TokenKey, token: Token) -> Commit {
 }
 
 pub(crate) fn commit_with_grant(key: &TokenKey, generation: u64, base_version: u64, refresh_token: &str) -> Commit {
-    let update = GrantUpdate { base_version, refresh_token: refresh_token.into(), at: at(1_700_000_000_456) };
-    Commit { grant: Some(update), ..commit(key, generation) }
+    let sent = format!("sent at {base_version}");
+    Commit { grant: Some(update(base_version, &sent, refresh_token)), ..commit(key, generation) }
+}
+
+/// What `sent` brought, without a journal.
+pub(super) fn update(base_version: u64, sent: &str, refresh_token: &str) -> GrantUpdate {
+    GrantUpdate {
+        base_version,
+        as_of: 0,
+        sent: sent.into(),
+        refresh_token: refresh_token.into(),
+        refused: vec![],
+        intent: None,
+        at: at(1_700_000_000_456),
+    }
 }
 
 pub(super) fn failed(key: &TokenKey, base: u64, count: u32) -> FailedAttempt {
@@ -81,7 +94,12 @@ pub(super) fn seed(name: &str, refresh_token: &str) -> GrantSeed {
 }
 
 pub(super) fn intent(name: &str, version: u64, owner: &str) -> RotationIntent {
-    RotationIntent { credential: credential(name), version, owner: owner.into(), over: None }
+    let token = Fingerprint::of(&Secret::from(format!("rt of {owner}")));
+    RotationIntent { credential: credential(name), version, journal: 0, owner: owner.into(), token }
+}
+
+pub(super) fn loss(name: &str, version: u64, reason: &str) -> GrantLoss {
+    GrantLoss { credential: credential(name), version, intent: None, reason: reason.into() }
 }
 
 pub(super) fn owner(replica: &str, nonce: u64) -> LeaseOwner {

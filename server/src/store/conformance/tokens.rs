@@ -111,7 +111,7 @@ pub(super) async fn a_generation_beyond_the_range_of_the_store_does_not_wrap(sto
         assert_eq!(store.events(generation, 10).await, Ok(vec![]));
         assert_eq!(store.plant_grant(seed("a", "r"), generation).await, Ok(false));
         assert_eq!(store.begin_rotation(intent("a", generation, "o")).await, Ok(false));
-        assert_eq!(store.lose_grant(credential("a"), generation, "gone".into()).await, Ok(false));
+        assert_eq!(store.lose_grant(loss("a", generation, "gone")).await, Ok(false));
     }
     assert_eq!(row(&store, &key).await, before);
     let unmoved = failed(&key, u64::MAX, 1);

@@ -3,7 +3,7 @@
 use super::{PgTokenStore, error::PgStoreError, queries, query, query_as, transaction::PgTransaction};
 use crate::{
     store::{
-        Grant, GrantCandidate, GrantUpdate,
+        Grant, GrantCandidate, GrantLoss, GrantUpdate, RotationIntent,
         sql::{
             self,
             rows::{CandidateColumns, GrantColumns, all, signed},
@@ -43,6 +43,26 @@ impl PgTokenStore {
         Ok(replaced)
     }
 
+    pub(super) async fn try_begin_rotation(&self, intent: &RotationIntent) -> Result<bool, PgStoreError> {
+        let RotationIntent { credential, version, journal, owner, token } = intent;
+        let (name, version, journal) = (credential.as_str(), signed(*version), signed(*journal));
+        let token = token.to_string();
+        let begin = query!(self, queries::BEGIN_ROTATION, name, version, journal, owner.as_str(), token);
+        Ok(self.execute(begin).await? == 1)
+    }
+
+    pub(super) async fn try_lose_grant(&self, loss: &GrantLoss) -> Result<bool, PgStoreError> {
+        let (name, version) = (loss.credential.as_str(), signed(loss.version));
+        let mut tx = self.begin().await?;
+        let lose = query!(self, sql::LOSE_GRANT, name, version, loss.reason.as_str());
+        let lost = lose.execute(&mut *tx).await?.rows_affected() == 1;
+        if lost {
+            self.end_intent(&mut tx, &loss.credential, loss.intent.as_deref()).await?;
+        }
+        tx.commit().await?;
+        Ok(lost)
+    }
+
     /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
     pub(super) async fn keep_grant(
         &self,
@@ -51,17 +71,36 @@ impl PgTokenStore {
         update: &GrantUpdate,
     ) -> Result<bool, PgStoreError> {
         let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
-        let secret = update.refresh_token.expose().as_bytes();
+        let (new, sent) = (update.refresh_token.expose().as_bytes(), update.sent.expose().as_bytes());
         let kept = if update.base_version == 0 {
             let seed = Fingerprint::of(&update.refresh_token).to_string();
-            query!(self, sql::INSERT_GRANT, name, secret, seed, at)
+            query!(self, sql::INSERT_GRANT, name, new, seed, at)
         } else {
-            query!(self, sql::ROTATE_GRANT, name, base, secret, at)
+            query!(self, sql::ROTATE_GRANT, name, base, new, sent, signed(update.as_of), at)
         };
         let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
-        if !replaced {
-            query!(self, sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
+        if replaced {
+            for known in update.refused.iter().chain([&update.sent]) {
+                query!(self, sql::DROP_CANDIDATE, name, known.expose().as_bytes()).execute(&mut **tx).await?;
+            }
+        } else if query!(self, sql::INSERT_CANDIDATE, name, base, new, at).execute(&mut **tx).await?.rows_affected()
+            == 1
+        {
+            query!(self, sql::REVIVE, name, base.max(1)).execute(&mut **tx).await?;
         }
+        self.end_intent(tx, credential, update.intent.as_deref()).await?;
         Ok(replaced)
+    }
+
+    async fn end_intent(
+        &self,
+        tx: &mut PgTransaction,
+        credential: &CredentialName,
+        owner: Option<&str>,
+    ) -> Result<(), PgStoreError> {
+        if let Some(owner) = owner {
+            query!(self, sql::END_INTENT, credential.as_str(), owner).execute(&mut **tx).await?;
+        }
+        Ok(())
     }
 }

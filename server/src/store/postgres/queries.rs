@@ -87,13 +87,18 @@ pub(super) const APPEND_EVENT: &str = "\
     SELECT id, pg_notify('tokencache_events', '')::text AS notified FROM event";
 
 pub(super) const LOAD_GRANT: &str = "\
-    SELECT credential, version, refresh_token, previous, seed, intent_owner, \
-        (extract(epoch FROM clock_timestamp() - intent_at) * 1000)::bigint AS intent_age, needs_reauth, updated_at \
+    SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \
+        (extract(epoch FROM clock_timestamp() - intent_at) * 1000)::bigint AS intent_age, stray_token, \
+        (extract(epoch FROM clock_timestamp() - stray_at) * 1000)::bigint AS stray_age, \
+        needs_reauth, retry, updated_at \
     FROM grants WHERE credential = $1";
 
 pub(super) const BEGIN_ROTATION: &str = "\
-    UPDATE grants SET intent_owner = $3, intent_at = clock_timestamp() \
-    WHERE credential = $1 AND version = $2 AND intent_owner IS NOT DISTINCT FROM $4";
+    UPDATE grants SET journal = journal + 1, \
+        stray_token = CASE WHEN intent_owner <> $4 THEN intent_token ELSE stray_token END, \
+        stray_at = CASE WHEN intent_owner <> $4 THEN intent_at ELSE stray_at END, \
+        intent_owner = $4, intent_token = $5, intent_at = clock_timestamp() \
+    WHERE credential = $1 AND version = $2 AND journal = $3";
 
 pub(super) const HEARTBEAT: &str = "\
     INSERT INTO replicas AS known (id, version, lease_until, applied, missing, schema_version) \

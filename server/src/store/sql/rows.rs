@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     error::ErrorKind,
-    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, TokenRow},
+    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, StrayCall, TokenRow},
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
 };
@@ -146,7 +146,7 @@ fn timestamp(millis: Option<i64>, column: &'static str) -> Result<Timestamp, Bad
     millis.map(Timestamp::from_millis).ok_or(BadRow(column))
 }
 
-/// A row of `grants`.
+/// A row of `grants`, with the ages of its calls by the database's clock.
 #[derive(FromRow)]
 pub(in crate::store) struct GrantColumns {
     credential: String,
@@ -154,36 +154,55 @@ pub(in crate::store) struct GrantColumns {
     refresh_token: Vec<u8>,
     previous: Option<Vec<u8>>,
     seed: String,
+    planted: i64,
+    journal: i64,
     intent_owner: Option<String>,
+    intent_token: Option<String>,
     intent_age: Option<i64>,
+    stray_token: Option<String>,
+    stray_age: Option<i64>,
     needs_reauth: Option<String>,
+    retry: bool,
     updated_at: i64,
 }
 
 impl TryFrom<GrantColumns> for Grant {
     type Error = BadRow;
 
-    fn try_from(row: GrantColumns) -> Result<Self, BadRow> {
-        let credential = credential(&row.credential)?;
-        let version = unsigned(row.version, "version")?;
-        let intent = match row.intent_owner {
-            None => None,
-            Some(owner) => {
-                let age = row.intent_age.ok_or(BadRow("intent_at"))?;
-                Some(OpenIntent { owner, age: Duration::from_millis(u64::try_from(age).unwrap_or(0)) })
-            }
-        };
+    fn try_from(mut row: GrantColumns) -> Result<Self, BadRow> {
+        let stray_token = print(row.stray_token.take(), "stray_token")?;
         Ok(Self {
-            credential,
-            version,
+            credential: credential(&row.credential)?,
+            version: unsigned(row.version, "version")?,
+            intent: row.intent()?,
+            stray: row.stray_age.map(|millis| StrayCall { token: stray_token, age: age(millis) }),
             refresh_token: secret(row.refresh_token, "refresh_token")?,
             previous: row.previous.map(|bytes| secret(bytes, "previous")).transpose()?,
             seed: fingerprint(&row.seed, "seed")?,
-            intent,
+            planted: unsigned(row.planted, "planted")?,
+            journal: unsigned(row.journal, "journal")?,
             needs_reauth: row.needs_reauth,
+            retry: row.retry,
             updated_at: Timestamp::from_millis(row.updated_at),
         })
     }
+}
+
+impl GrantColumns {
+    fn intent(&mut self) -> Result<Option<OpenIntent>, BadRow> {
+        let Some(owner) = self.intent_owner.take() else { return Ok(None) };
+        let token = print(self.intent_token.take(), "intent_token")?;
+        Ok(Some(OpenIntent { owner, token, age: age(self.intent_age.ok_or(BadRow("intent_at"))?) }))
+    }
+}
+
+fn print(text: Option<String>, column: &'static str) -> Result<Option<Fingerprint>, BadRow> {
+    text.map(|text| fingerprint(&text, column)).transpose()
+}
+
+/// A clock that was set back makes nothing negative.
+fn age(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 /// A row of `grant_candidates`.

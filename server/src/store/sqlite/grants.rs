@@ -3,7 +3,7 @@
 use super::{SqliteTokenStore, SqliteTransaction, error::SqliteStoreError, queries, query, query_as};
 use crate::{
     store::{
-        Grant, GrantCandidate, GrantUpdate,
+        Grant, GrantCandidate, GrantLoss, GrantUpdate, RotationIntent,
         sql::{
             self,
             rows::{CandidateColumns, GrantColumns, all, signed},
@@ -39,6 +39,26 @@ impl SqliteTokenStore {
         Ok(replaced)
     }
 
+    pub(super) async fn try_begin_rotation(&self, intent: &RotationIntent) -> Result<bool, SqliteStoreError> {
+        let RotationIntent { credential, version, journal, owner, token } = intent;
+        let (name, version, journal) = (credential.as_str(), signed(*version), signed(*journal));
+        let token = token.to_string();
+        let begin = query!(queries::BEGIN_ROTATION, name, version, journal, owner.as_str(), token);
+        Ok(self.execute(begin).await? == 1)
+    }
+
+    pub(super) async fn try_lose_grant(&self, loss: &GrantLoss) -> Result<bool, SqliteStoreError> {
+        let (name, version) = (loss.credential.as_str(), signed(loss.version));
+        let mut tx = self.begin().await?;
+        let lose = query!(sql::LOSE_GRANT, name, version, loss.reason.as_str());
+        let lost = lose.execute(&mut *tx).await?.rows_affected() == 1;
+        if lost {
+            Self::end_intent(&mut tx, &loss.credential, loss.intent.as_deref()).await?;
+        }
+        tx.commit().await?;
+        Ok(lost)
+    }
+
     /// Stores a refresh token, come what may: as the grant's (true), or as a candidate.
     pub(super) async fn keep_grant(
         tx: &mut SqliteTransaction,
@@ -46,17 +66,33 @@ impl SqliteTokenStore {
         update: &GrantUpdate,
     ) -> Result<bool, SqliteStoreError> {
         let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
-        let secret = update.refresh_token.expose().as_bytes();
+        let (new, sent) = (update.refresh_token.expose().as_bytes(), update.sent.expose().as_bytes());
         let kept = if update.base_version == 0 {
             let seed = Fingerprint::of(&update.refresh_token).to_string();
-            query!(sql::INSERT_GRANT, name, secret, seed, at)
+            query!(sql::INSERT_GRANT, name, new, seed, at)
         } else {
-            query!(sql::ROTATE_GRANT, name, base, secret, at)
+            query!(sql::ROTATE_GRANT, name, base, new, sent, signed(update.as_of), at)
         };
         let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
-        if !replaced {
-            query!(sql::INSERT_CANDIDATE, name, base, secret, at).execute(&mut **tx).await?;
+        if replaced {
+            for known in update.refused.iter().chain([&update.sent]) {
+                query!(sql::DROP_CANDIDATE, name, known.expose().as_bytes()).execute(&mut **tx).await?;
+            }
+        } else if query!(sql::INSERT_CANDIDATE, name, base, new, at).execute(&mut **tx).await?.rows_affected() == 1 {
+            query!(sql::REVIVE, name, base.max(1)).execute(&mut **tx).await?;
         }
+        Self::end_intent(tx, credential, update.intent.as_deref()).await?;
         Ok(replaced)
+    }
+
+    async fn end_intent(
+        tx: &mut SqliteTransaction,
+        credential: &CredentialName,
+        owner: Option<&str>,
+    ) -> Result<(), SqliteStoreError> {
+        if let Some(owner) = owner {
+            query!(sql::END_INTENT, credential.as_str(), owner).execute(&mut **tx).await?;
+        }
+        Ok(())
     }
 }

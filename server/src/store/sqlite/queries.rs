@@ -36,10 +36,14 @@ pub(super) const APPEND_EVENT: &str = "\
     SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id";
 
 pub(super) const LOAD_GRANT: &str = "\
-    SELECT credential, version, refresh_token, previous, seed, intent_owner, \
-        CAST(unixepoch('subsec') * 1000 AS INTEGER) - intent_at AS intent_age, needs_reauth, updated_at \
+    SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \
+        CAST(unixepoch('subsec') * 1000 AS INTEGER) - intent_at AS intent_age, stray_token, \
+        CAST(unixepoch('subsec') * 1000 AS INTEGER) - stray_at AS stray_age, needs_reauth, retry, updated_at \
     FROM grants WHERE credential = $1";
 
 pub(super) const BEGIN_ROTATION: &str = "\
-    UPDATE grants SET intent_owner = $3, intent_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) \
-    WHERE credential = $1 AND version = $2 AND intent_owner IS $4";
+    UPDATE grants SET journal = journal + 1, \
+        stray_token = CASE WHEN intent_owner <> $4 THEN intent_token ELSE stray_token END, \
+        stray_at = CASE WHEN intent_owner <> $4 THEN intent_at ELSE stray_at END, \
+        intent_owner = $4, intent_token = $5, intent_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) \
+    WHERE credential = $1 AND version = $2 AND journal = $3";

@@ -60,7 +60,15 @@ fn attributes() -> BTreeMap<String, String> {
 #[test]
 fn what_providers_and_stores_hold_is_not_shown() {
     let (at, credential) = (Timestamp::from_millis(0), key().credential().clone());
-    let grant = GrantUpdate { base_version: 1, refresh_token: secret(), at };
+    let grant = GrantUpdate {
+        base_version: 1,
+        as_of: 1,
+        sent: secret(),
+        refresh_token: secret(),
+        refused: vec![secret()],
+        intent: None,
+        at,
+    };
     let config = Fingerprint::of(&secret());
     assert_silent(token());
     assert_silent(MintRequest { key: key(), grant: Some(secret()) });
@@ -85,8 +93,12 @@ fn what_providers_and_stores_hold_is_not_shown() {
         refresh_token: secret(),
         previous: Some(secret()),
         seed: config,
+        planted: 1,
+        journal: 0,
         intent: None,
+        stray: None,
         needs_reauth: None,
+        retry: false,
         updated_at: at,
     });
     assert_silent(TokenRow {

@@ -95,7 +95,15 @@ impl Attempt {
         // Which version of the grant was sent is not known here: what came back is kept beside it.
         let new = minted.grant.take().filter(|new| Some(new) != sent.as_ref());
         let at = self.parts.clock.now();
-        let update = new.map(|refresh_token| GrantUpdate { base_version: 0, refresh_token, at });
+        let update = sent.zip(new).map(|(sent, refresh_token)| GrantUpdate {
+            base_version: 0,
+            as_of: 0,
+            sent,
+            refresh_token,
+            refused: vec![],
+            intent: None,
+            at,
+        });
         let token = self.judge(base, minted, sent_at)?;
         warn!(
             credential = %self.want.key.credential(), generation = %token.generation, fingerprint = %token.fingerprint,
