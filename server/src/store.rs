@@ -4,7 +4,8 @@
 //! - a generation never goes back: a commit is fenced on the generation that it was begun from;
 //! - no refresh token is lost: a late one is kept as a candidate even if its commit is superseded;
 //! - a lease lapses on the *store's* clock and is released by its owner alone;
-//! - every commit and rejection appends an event in the same transaction.
+//! - every commit and rejection appends an event in the same transaction, and again if that committed so late that
+//!   replicas may have given its id up.
 //!
 //! A store knows nothing of providers, and nothing here decides whether a token is fresh.
 
@@ -37,7 +38,7 @@ mod sqlite;
 mod token;
 
 pub use detached::DetachedTokenStore;
-pub use fleet::{Applied, Event, EventKind, Heartbeat, Replica};
+pub use fleet::{Applied, EVENT_PATIENCE, Event, EventKind, Heartbeat, Replica};
 pub use grant::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;

@@ -1,7 +1,7 @@
 //! Hears what the other replicas did: reads the events, applies them, and says so.
 //!
 //! Events are polled; notifications only hasten the next look. Ids are given before they commit, so that a lower one may
-//! appear after a higher: what is missing is looked for again until no transaction can be that old.
+//! appear after a higher: what is missing is looked for again for as long as the store promises that it may appear.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +21,8 @@ use super::{TokenCache, trust::TTL};
 use crate::{
     bug::{self, Bug},
     error::Result,
-    store::{Applied, Event, EventKind, Heartbeat},
-    types::ReplicaId,
+    store::{Applied, EVENT_PATIENCE, Event, EventKind, Heartbeat},
+    types::{KeyHash, ReplicaId},
 };
 
 /// How often a sign of life is sent: three may be lost before the lease lapses.
@@ -30,9 +30,6 @@ const BEAT: Duration = Duration::from_millis(500);
 
 /// The longest time between two looks at the events.
 const POLL: Duration = Duration::from_secs(1);
-
-/// No transaction that appends an event lives longer: the store's statement and idle limits see to it.
-const OLDEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// How often it is looked at the start whether there is a first lease.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
@@ -52,6 +49,8 @@ struct Reading {
     above: BTreeSet<u64>,
     /// When each missing one below the highest was first missed.
     missed: BTreeMap<u64, Duration>,
+    /// The last replacement of each key that is yet to be loaded.
+    replaced: BTreeMap<KeyHash, Event>,
 }
 
 impl Reading {
@@ -64,15 +63,15 @@ impl Reading {
         id > self.complete && self.above.insert(id)
     }
 
-    /// Notes what is missing at this time, and gives up what can no longer appear.
-    fn settle(&mut self, now: Duration) {
+    /// Notes what is missing now, and gives up what could no longer appear when the events were `asked` for.
+    fn settle(&mut self, asked: Duration, now: Duration) {
         let highest = self.above.last().copied().unwrap_or(self.complete);
         for id in self.complete + 1..highest {
             if !self.above.contains(&id) {
                 self.missed.entry(id).or_insert(now);
             }
         }
-        self.missed.retain(|id, since| !self.above.contains(id) && now < *since + OLDEST_TRANSACTION);
+        self.missed.retain(|id, since| !self.above.contains(id) && asked < *since + EVENT_PATIENCE);
         let end = self.missed.first_key_value().map_or(highest, |(id, _)| id - 1);
         self.complete = self.complete.max(end);
         self.above.retain(|id| *id > self.complete);
@@ -126,7 +125,7 @@ impl Fleet {
         let (store, clock, trust) = (&self.cache.parts.store, &self.cache.parts.clock, &self.cache.parts.trust);
         let reading = match reading {
             Some(reading) => reading,
-            None => reading.insert(Reading::from(store.event_horizon(OLDEST_TRANSACTION).await?)),
+            None => reading.insert(Reading::from(store.event_horizon(EVENT_PATIENCE).await?)),
         };
         let live = trust.term().is_some();
         let due = clock.uptime() >= *polled + POLL && !bug::has(Bug::NotifyOnly);
@@ -163,10 +162,21 @@ impl Fleet {
 
     /// Reads and applies all events that the store shows. Rejections first, for somebody waits for them.
     async fn look(&self, reading: &mut Reading) -> Result<()> {
+        let mut rejections = 0;
+        let read = self.read(reading, &mut rejections).await;
+        if rejections > 0 && self.cache.parts.trust.term().is_some() {
+            self.beat(reading).await?;
+        }
+        // What was read before a page that failed is loaded all the same.
+        self.load(reading).await;
+        read
+    }
+
+    /// Reads page by page; should one fail, what is missing is not said to be applied.
+    async fn read(&self, reading: &mut Reading, rejections: &mut usize) -> Result<()> {
         let mut after = reading.complete;
-        let mut replaced = Vec::new();
-        let mut rejections = 0usize;
         loop {
+            let asked = self.cache.parts.clock.uptime();
             let page = self.cache.parts.store.events(after, PAGE).await?;
             let full = page.len() == PAGE as usize;
             for event in page {
@@ -176,34 +186,30 @@ impl Fleet {
                 }
                 match event.kind {
                     EventKind::Rejected => {
-                        rejections += 1;
+                        *rejections += 1;
                         self.cache.hear_of_rejection(&event);
                     }
-                    EventKind::Committed => replaced.push(event),
+                    EventKind::Committed => drop(reading.replaced.insert(event.key, event)),
                 }
             }
-            // After each page: should the next one fail, what is missing is not said to be applied.
-            reading.settle(self.cache.parts.clock.uptime());
+            reading.settle(asked, self.cache.parts.clock.uptime());
             if !full {
-                break;
+                return Ok(());
             }
         }
-        if rejections > 0 && self.cache.parts.trust.term().is_some() {
-            self.beat(reading).await?;
-        }
-        self.load(replaced).await;
-        Ok(())
     }
 
-    /// Loads the replacements of the tokens that this replica holds or that are watched here.
-    async fn load(&self, replaced: Vec<Event>) {
-        let wanted = replaced.into_iter().filter(|event| self.cache.wants(event));
+    /// Loads the replacements of the tokens that this replica holds or that are watched here. One that fails is loaded
+    /// after the next look.
+    async fn load(&self, reading: &mut Reading) {
+        let wanted = std::mem::take(&mut reading.replaced).into_values().filter(|event| self.cache.wants(event));
         let loads = wanted.map(|event| async move {
-            if let Err(error) = self.cache.load_replacement(&event).await {
-                warn!(credential = %event.credential, %error, "a replaced token was not loaded");
-            }
+            let error = self.cache.load_replacement(&event).await.err()?;
+            warn!(credential = %event.credential, %error, "a replaced token was not loaded");
+            Some((event.key, event))
         });
-        stream::iter(loads).buffer_unordered(LOADS).collect::<()>().await;
+        let failed: Vec<_> = stream::iter(loads).buffer_unordered(LOADS).collect().await;
+        reading.replaced.extend(failed.into_iter().flatten());
     }
 }
 
@@ -255,7 +261,7 @@ mod tests {
         for id in [11, 13, 14] {
             assert!(reading.note(id));
         }
-        reading.settle(START);
+        reading.settle(START, START);
         assert_eq!(reading.complete, 11);
         let applied = reading.applied();
         assert_eq!((applied.through, applied.missing.as_slice()), (14, &[12][..]));
@@ -263,7 +269,7 @@ mod tests {
 
         assert!(reading.note(12), "it commits late");
         assert!(!reading.note(13), "it was read before");
-        reading.settle(START);
+        reading.settle(START, START);
         assert_eq!((reading.complete, reading.applied()), (14, Applied { through: 14, missing: vec![] }));
     }
 
@@ -271,9 +277,21 @@ mod tests {
     fn an_id_whose_transaction_must_have_ended_is_given_up() {
         let mut reading = Reading::from(0);
         reading.note(2);
-        reading.settle(START);
+        reading.settle(START, START);
         assert_eq!(reading.applied().missing, [1]);
-        reading.settle(START + OLDEST_TRANSACTION);
+        reading.settle(START + EVENT_PATIENCE, START + EVENT_PATIENCE);
+        assert_eq!((reading.complete, reading.applied().missing), (2, vec![]));
+    }
+
+    #[test]
+    fn an_id_is_not_given_up_for_the_time_that_the_look_took() {
+        let mut reading = Reading::from(0);
+        reading.note(2);
+        reading.settle(START, START + Duration::from_secs(5));
+        let asked = START + EVENT_PATIENCE;
+        reading.settle(asked, asked + Duration::from_secs(9));
+        assert_eq!(reading.applied().missing, [1], "it was first missed after five seconds");
+        reading.settle(asked + Duration::from_secs(5), asked + Duration::from_secs(9));
         assert_eq!((reading.complete, reading.applied().missing), (2, vec![]));
     }
 }

@@ -7,6 +7,10 @@ use crate::{
     types::{CredentialName, Generation, KeyHash, ReplicaId},
 };
 
+/// How long a replica looks for an event whose id is missing; then it takes its transaction for rolled back. A store sees to
+/// it that an event which is visible only later is appended again.
+pub const EVENT_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A replica's sign of life.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {

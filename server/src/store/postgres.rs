@@ -33,7 +33,7 @@ use super::{
     TokenRow, TokenStore,
     sql::{
         self,
-        rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
+        rows::{HolderColumns, json, lease_millis, signed},
         schema::Access,
     },
 };
@@ -45,6 +45,7 @@ use crate::{
 
 mod config;
 mod error;
+mod events;
 mod fleet;
 mod grants;
 mod pool;
@@ -190,20 +191,15 @@ impl PgTokenStore {
 
     async fn try_commit(&self, commit: &Commit) -> Result<Committed, PgStoreError> {
         let mut tx = self.begin().await?;
-        let committed = self.commit_token(&mut tx, commit).await?;
+        let (committed, event) = self.commit_token(&mut tx, commit).await?;
         if let Some(update) = &commit.grant {
             self.keep_grant(&mut tx, commit.key.credential(), update).await?;
         }
-        tx.commit().await?;
+        match event {
+            Some(event) => drop(self.commit_event(tx, event).await?),
+            None => tx.commit().await?,
+        }
         Ok(committed)
-    }
-
-    async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, PgStoreError> {
-        let mut tx = self.begin_reading().await?;
-        let rows = query_as!(self, queries::EVENTS, signed(after), i64::from(limit));
-        let rows: Vec<EventColumns> = rows.fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
     }
 }
 

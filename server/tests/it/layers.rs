@@ -68,6 +68,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::postgres",
+            "store::postgres::events",
             "store::postgres::fleet",
             "store::postgres::grants",
             "store::postgres::tokens",

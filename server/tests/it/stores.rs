@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tokencache_server::{
     error::ErrorKind,
     store::{
-        Commit, Committed, Fence, GrantSeed, GrantUpdate, SharedPassword, SharedStore, StoreRegistry, StoreUrl,
-        conformance,
+        Commit, Committed, EventKind, Fence, GrantSeed, GrantUpdate, SharedPassword, SharedStore, StoreRegistry,
+        StoreUrl, conformance,
     },
     time::{SystemClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
@@ -92,6 +92,75 @@ async fn the_postgres_store_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_postgres_store_conforms_with_a_cache_of_statements() {
     conformance::run(async || new_postgres("statement_cache=on").await).await;
+}
+
+/// Dates back so many of the events that are appended from now on, as if their transactions had taken that long.
+async fn make_late(database: &(String, Option<&str>), count: u32) {
+    let mut connection = postgres_connection(database).await;
+    let sql = format!(
+        "CREATE SEQUENCE appended; \
+         CREATE FUNCTION make_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF nextval('appended') <= {count} THEN NEW.at := NEW.at - interval '25 seconds'; END IF; \
+             RETURN NEW; \
+         END $$; \
+         CREATE TRIGGER make_late BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION make_late()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.expect("a trigger");
+    connection.close().await.expect("closed");
+}
+
+/// The ids of all events of a kind.
+async fn ids(store: &SharedStore, kind: EventKind) -> Vec<u64> {
+    let events = store.events(0, 100).await.expect("the store answers");
+    events.into_iter().filter(|event| event.kind == kind).map(|event| event.id).collect()
+}
+
+#[tokio::test]
+async fn an_event_whose_transaction_took_too_long_is_appended_again() {
+    let database = new_database().await;
+    let store = open(&database.0, database.1);
+    store.prepare().await.expect("a new store");
+    make_late(&database, 3).await;
+    let (key, first) = (key("a"), Generation::new(1));
+    assert_eq!(store.commit(commit(&key, 1)).await, Ok(Committed::Stored));
+    assert_eq!(ids(&store, EventKind::Committed).await.len(), 4, "three were late");
+    assert_eq!(store.commit(commit(&key, 2)).await, Ok(Committed::Stored));
+    assert_eq!(ids(&store, EventKind::Committed).await.len(), 5, "what is in time is appended once");
+    let mut connection = postgres_connection(&database).await;
+    let again = "ALTER SEQUENCE appended RESTART";
+    sqlx::raw_sql(again).execute(&mut connection).await.expect("the database answers");
+    let told = store.reject(key.hash(), first).await.expect("the store answers");
+    let rejections = ids(&store, EventKind::Rejected).await;
+    assert_eq!((told.invalidated, rejections.len()), (true, 4));
+    assert_eq!(rejections.last(), Some(&told.event), "the one that is waited for");
+    let again = store.reject(key.hash(), first).await.expect("the store answers");
+    assert_eq!((again.invalidated, again.event), (false, told.event));
+    assert_eq!(ids(&store, EventKind::Rejected).await, rejections);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn who_repeats_a_change_whose_event_may_have_come_too_late_appends_it_again() {
+    let database = new_database().await;
+    let store = open(&database.0, database.1);
+    store.prepare().await.expect("a new store");
+    let (key, first) = (key("a"), Generation::new(1));
+    assert_eq!(store.commit(commit(&key, 1)).await, Ok(Committed::Stored));
+    let told = store.reject(key.hash(), first).await.expect("the store answers");
+    let mut connection = postgres_connection(&database).await;
+    let age = "UPDATE events SET at = at - interval '25 seconds'";
+    sqlx::raw_sql(age).execute(&mut connection).await.expect("the database answers");
+    for _ in 0..2 {
+        assert_eq!(store.commit(commit(&key, 1)).await, Ok(Committed::Stored));
+        assert_eq!(ids(&store, EventKind::Committed).await.len(), 2, "once");
+        let again = store.reject(key.hash(), first).await.expect("the store answers");
+        assert!(!again.invalidated && again.event > told.event, "{again:?}");
+        assert_eq!(ids(&store, EventKind::Rejected).await, [told.event, again.event], "once");
+    }
+    let unknown = store.reject(key.hash(), Generation::new(2)).await.expect("the store answers");
+    assert!(!unknown.invalidated);
+    assert_eq!(ids(&store, EventKind::Rejected).await.len(), 2, "what was never minted is no repetition");
+    store.close().await;
 }
 
 /// What one process stored the next one finds.

@@ -55,6 +55,10 @@ pub(super) const PROBE: &str = "\
 /// Whether anybody answers.
 pub(super) const ANY: &str = "SELECT 1";
 
+/// Tells in the same round trip when that was done, for it may take any time: a commit waits for a synchronous standby.
+pub(super) const COMMIT_TIMED: &str =
+    "COMMIT; SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS done_at";
+
 /// Locks the row even where it changes nothing, so that the holder can be read after it.
 pub(super) const ACQUIRE: &str = "\
     INSERT INTO leases AS held (scope, owner, expires_at) \
@@ -83,8 +87,18 @@ pub(super) const PRUNE_EVENTS: &str = "\
 /// In the transaction of the change, so that the floor is the one it left. Listeners hear of it when it commits.
 pub(super) const APPEND_EVENT: &str = "\
     WITH event AS (INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
-        SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id) \
-    SELECT id, pg_notify('tokencache_events', '')::text AS notified FROM event";
+        SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id, at) \
+    SELECT id, (extract(epoch FROM at) * 1000)::bigint AS at, pg_notify('tokencache_events', '')::text AS notified \
+    FROM event";
+
+/// Whether an event is so young that no replica can have given up its id before it was visible.
+pub(super) const IS_YOUNG: &str =
+    "SELECT 1 FROM events WHERE id = $1 AND at > clock_timestamp() - $2 * interval '1 millisecond'";
+
+/// The same for the event of a token's commit.
+pub(super) const COMMIT_IS_YOUNG: &str = "\
+    SELECT 1 FROM events WHERE at > clock_timestamp() - $4 * interval '1 millisecond' \
+        AND kind = $1 AND key_hash = $2 AND generation = $3 LIMIT 1";
 
 pub(super) const LOAD_GRANT: &str = "\
     SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \

@@ -1,6 +1,6 @@
 //! Tokens in the tables: read by key, replaced by the next generation, rejected, each with its event.
 
-use super::{PgTokenStore, error::PgStoreError, queries, query, query_as, transaction::PgTransaction};
+use super::{PgTokenStore, error::PgStoreError, events::Appended, query, query_as, transaction::PgTransaction};
 use crate::{
     store::{
         Commit, Committed, EventKind, Fence, Rejected, TokenRow,
@@ -44,7 +44,7 @@ impl PgTokenStore {
         &self,
         tx: &mut PgTransaction,
         commit: &Commit,
-    ) -> Result<Committed, PgStoreError> {
+    ) -> Result<(Committed, Option<Appended>), PgStoreError> {
         let Commit { key, token, fence, config, last_used_at, .. } = commit;
         let (hash, selector) = (key.hash(), key.selector());
         let insert = query!(
@@ -69,43 +69,41 @@ impl PgTokenStore {
             *fence == Fence::Above,
         );
         if insert.execute(&mut **tx).await?.rows_affected() == 1 {
-            self.append_event(tx, EventKind::Committed, hash, token.generation).await?;
-            return Ok(Committed::Stored);
+            let event = self.append_event(tx, EventKind::Committed, hash, token.generation).await?;
+            return Ok((Committed::Stored, Some(event)));
         }
         let (generation, fingerprint) = (signed(token.generation.get()), token.fingerprint.to_string());
         let stored = query!(self, sql::IS_STORED, &hash.as_bytes()[..], generation, fingerprint);
-        let stored = stored.fetch_optional(&mut **tx).await?.is_some();
-        Ok(if stored { Committed::Stored } else { Committed::Superseded })
+        if stored.fetch_optional(&mut **tx).await?.is_none() {
+            return Ok((Committed::Superseded, None));
+        }
+        // The answer to the commit was lost, and nobody knows how long it took.
+        let event = if self.commit_is_young(tx, hash, token.generation).await? {
+            None
+        } else {
+            Some(self.append_event(tx, EventKind::Committed, hash, token.generation).await?)
+        };
+        Ok((Committed::Stored, event))
     }
 
-    pub(super) async fn append_event(
-        &self,
-        tx: &mut PgTransaction,
-        kind: EventKind,
-        key: KeyHash,
-        generation: Generation,
-    ) -> Result<i64, PgStoreError> {
-        let event =
-            query_as!(self, queries::APPEND_EVENT, kind.as_text(), &key.as_bytes()[..], signed(generation.get()));
-        let (id, _): (i64, Option<String>) = event.fetch_one(&mut **tx).await?;
-        Ok(id)
-    }
-
+    /// A report on what was rejected already is told the event of that; one that may have been overlooked is repeated.
     pub(super) async fn try_reject(&self, key: KeyHash, generation: Generation) -> Result<Rejected, PgStoreError> {
         let mut tx = self.begin().await?;
-        let (hash, floor) = (&key.as_bytes()[..], signed(generation.next().get()));
-        let mut invalidated = false;
-        if generation > Generation::NONE {
-            let reject = query!(self, sql::REJECT, hash, signed(generation.get()), floor);
+        let hash = &key.as_bytes()[..];
+        let (mut invalidated, known) = (false, generation > Generation::NONE);
+        if known {
+            let reject = query!(self, sql::REJECT, hash, signed(generation.get()), signed(generation.next().get()));
             invalidated = reject.execute(&mut *tx).await?.rows_affected() == 1;
         }
-        if invalidated {
-            let event = self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
-            query!(self, sql::SET_REJECT_EVENT, hash, event).execute(&mut *tx).await?;
-        }
         let floor: Option<(i64, i64, i64)> = query_as!(self, sql::FLOOR, hash).fetch_optional(&mut *tx).await?;
-        tx.commit().await?;
-        let (floor, last, event) = floor.unwrap_or_default();
+        let (floor, last, mut event) = floor.unwrap_or_default();
+        let repeated = !invalidated && known && signed(generation.get()) < floor;
+        if invalidated || (repeated && !self.is_young(&mut tx, event).await?) {
+            let appended = self.append_event(&mut tx, EventKind::Rejected, key, generation).await?;
+            event = self.commit_event(tx, appended).await?;
+        } else {
+            tx.commit().await?;
+        }
         let generation = |number| Generation::new(u64::try_from(number).unwrap_or(0));
         let event = u64::try_from(event).unwrap_or(0);
         Ok(Rejected { invalidated, min_generation: generation(floor), generation: generation(last), event })

@@ -75,6 +75,13 @@ impl PgTransaction {
         Ok(tx)
     }
 
+    /// Commits, and tells when that was done, in milliseconds by the database's clock.
+    pub(super) async fn commit_timed(mut self) -> Result<i64, PgStoreError> {
+        let rows = raw_sql(queries::COMMIT_TIMED).fetch_all(&mut *self).await?;
+        self.0.give_back();
+        Ok(rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get("done_at")?)
+    }
+
     pub(super) async fn commit(mut self) -> Result<(), PgStoreError> {
         raw_sql(queries::COMMIT).execute(&mut *self).await?;
         self.0.give_back();
