@@ -1,4 +1,7 @@
--- What the journal has to remember of calls that may be under way.
+-- What the journal has to remember of calls that may be under way. A program that does not count its intents would let
+-- another one send the refresh token that it is sending itself.
+LOCK TABLE schema_versions IN ACCESS EXCLUSIVE MODE;
+UPDATE schema_versions SET min_writer = 3;
 
 ALTER TABLE grants
     ADD COLUMN planted      bigint NOT NULL DEFAULT 1,     -- the version with which a person supplied the refresh token

@@ -1,4 +1,6 @@
--- What the journal has to remember of calls that may be under way.
+-- What the journal has to remember of calls that may be under way. A program that does not count its intents would let
+-- another one send the refresh token that it is sending itself.
+UPDATE schema_versions SET min_writer = 3;
 
 ALTER TABLE grants ADD COLUMN planted INTEGER NOT NULL DEFAULT 1; -- the version with which a person supplied it
 ALTER TABLE grants ADD COLUMN journal INTEGER NOT NULL DEFAULT 0; -- counts the intents and losses; it never goes back

@@ -8,6 +8,7 @@
 //! A hit takes no lock shared across keys, touches no store and spawns nothing. Whatever writes a token goes through
 //! `flight/attempt.rs`.
 
+mod claim;
 pub mod entry;
 pub mod fleet;
 pub mod flight;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use self::{
+    claim::Standing,
     entry::{Freshness, freshness, is_servable},
     flight::{
         Flights, Ticket,
@@ -114,6 +116,24 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Takes a stored token into memory, if it was minted as its credential is configured now; replaces it, if that is
+    /// overdue, at a time spread over `spread`.
+    fn take_in(&self, credential: &Credential, row: TokenRow, spread: Duration) -> bool {
+        self.memory.raise_floor(row.key.hash(), row.min_generation);
+        let Some(mut token) = row.token.filter(|_| row.config == credential.config) else { return false };
+        if token.generation < row.min_generation {
+            return false;
+        }
+        let overdue = self.clock.now().after(self.rng.with(|rng| entry::up_to(spread, rng)));
+        if token.refresh_at < overdue {
+            token.refresh_at = overdue;
+        }
+        self.keep(Entry::new(row.key, token, row.config, row.last_used_at));
+        true
+    }
+}
+
 /// Serves tokens from memory, and sees to it that they are there.
 #[derive(Debug)]
 pub struct TokenCache {
@@ -124,6 +144,8 @@ pub struct TokenCache {
     rejections: Flights<(KeyHash, Generation), Rejected>,
     /// By the event that the others are to hear of.
     acknowledgements: Flights<u64, ()>,
+    /// The looks at the store for claims of clients; each brings the row's generation.
+    looks: Flights<KeyHash, Generation>,
     tasks: TaskTracker,
 }
 
@@ -156,6 +178,14 @@ pub struct Served {
 struct Need {
     min_validity: Duration,
     avoid: Option<Generation>,
+    /// It has seen this one, which exists: an older one will not do.
+    at_least: Option<Generation>,
+}
+
+impl Need {
+    fn takes(self, generation: Generation) -> bool {
+        Some(generation) != self.avoid && self.at_least.is_none_or(|lowest| lowest <= generation)
+    }
 }
 
 impl TokenCache {
@@ -165,10 +195,12 @@ impl TokenCache {
         let parts = Arc::new(parts);
         let pilot = Pilot { parts: Arc::clone(&parts), flights: Arc::new(Flights::new(tasks.clone())) };
         let (rejections, acknowledgements) = (Flights::new(tasks.clone()), Flights::new(tasks.clone()));
-        Self { parts, catalog, max_tokens, pilot, rejections, acknowledgements, tasks }
+        let looks = Flights::new(tasks.clone());
+        Self { parts, catalog, max_tokens, pilot, rejections, acknowledgements, looks, tasks }
     }
 
-    /// A token that is valid now and for as long as asked; if the request reports one as refused, that one first.
+    /// A token that is valid now and for as long as asked; if the request reports one as refused, that one first. None
+    /// older than what the request says to have seen, unless no such generation exists or the store does not answer.
     ///
     /// Cancel-safe: a flight that this call began goes on. Without a `deadline` it waits for at most 30 s.
     ///
@@ -180,17 +212,19 @@ impl TokenCache {
     pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
         let (credential, key) = self.resolve(&request.selector)?;
         if let Some(generation) = request.rejected {
-            match within(patience(deadline), self.reject_generation(credential, &key, generation)).await {
+            let end = patience(deadline);
+            match within(end, self.reject_generation(credential, &key, generation, end)).await {
                 // The others have not heard, but this replica and this caller have done with it.
                 Err(error) if error.kind() == ErrorKind::StoreDown => {}
                 reported => reported?,
             }
         }
-        let need = Need { min_validity: request.min_validity, avoid: request.rejected };
+        let need = Need { min_validity: request.min_validity, avoid: request.rejected, at_least: None };
+        let claim = request.if_generation_not.max(request.rejected);
         let term = self.parts.trust.term();
-        let entry = self.current(credential, &key, need, deadline).await?;
+        let (entry, up_to_date) = self.no_older_than(claim, credential, &key, need, deadline).await?;
         // One and the same term before and after: nothing that was acknowledged before this call began was missed.
-        let verified = term.is_some() && self.parts.trust.term() == term && entry.is_stored();
+        let verified = term.is_some() && self.parts.trust.term() == term && entry.is_stored() && up_to_date;
         if !verified && credential.when_degraded == WhenDegraded::Refuse {
             let message = "this replica is out of touch with the others, and the credential is refused meanwhile";
             return Err(Error::new(ErrorKind::StoreDown, message).with_retry_after(entry::MIN_SPACING));
@@ -198,6 +232,23 @@ impl TokenCache {
         entry.mark_used(self.now());
         let is_known = request.if_generation_not == Some(entry.token.generation);
         Ok(Served { entry: (!is_known).then_some(entry), verified })
+    }
+
+    /// The current token for a client that claims to have seen a generation. False: it may be older than that, for the
+    /// store does not answer.
+    async fn no_older_than(
+        &self,
+        claim: Option<Generation>,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        need: Need,
+        deadline: Option<Instant>,
+    ) -> Result<(Arc<Entry>, bool)> {
+        let entry = self.current(credential, key, need, deadline).await?;
+        let Some(claim) = claim.filter(|claim| entry.token.generation < *claim) else { return Ok((entry, true)) };
+        let standing = self.judge_claim(credential, key, claim, patience(deadline)).await;
+        let need = Need { at_least: (standing == Standing::True).then_some(claim), ..need };
+        Ok((self.current(credential, key, need, deadline).await?, standing != Standing::Unknown))
     }
 
     /// The lowest generation of a key that may be served.
@@ -253,12 +304,12 @@ impl TokenCache {
 
     /// What is in memory, unless it will not do at any time.
     fn held(&self, key: &TokenKey, need: Need) -> Option<Arc<Entry>> {
-        self.parts.memory.get(&key.hash()).filter(|entry| Some(entry.token.generation) != need.avoid)
+        self.parts.memory.get(&key.hash()).filter(|entry| need.takes(entry.token.generation))
     }
 
     fn will_do(&self, entry: &Entry, need: Need) -> bool {
         is_servable(&entry.token, self.now(), need.min_validity)
-            && Some(entry.token.generation) != need.avoid
+            && need.takes(entry.token.generation)
             && (entry.token.generation >= self.floor(&entry.key) || bug::has(Bug::FlightPastFloor))
     }
 
@@ -330,21 +381,9 @@ impl TokenCache {
         self.parts.store.scan(after, limit).await
     }
 
-    /// Takes a stored token into memory, if it was minted as its credential is configured now; replaces it, if that is
-    /// overdue, at a time spread over `spread`.
+    /// Takes a stored token into memory, if its credential is still there.
     fn take_in(&self, row: TokenRow, spread: Duration) -> bool {
-        let Some(credential) = self.catalog.get(row.key.credential()) else { return false };
-        let Some(mut token) = row.token.filter(|_| row.config == credential.config) else { return false };
-        if token.generation < row.min_generation {
-            return false;
-        }
-        self.parts.memory.raise_floor(row.key.hash(), row.min_generation);
-        let overdue = self.now().after(self.parts.rng.with(|rng| entry::up_to(spread, rng)));
-        if token.refresh_at < overdue {
-            token.refresh_at = overdue;
-        }
-        self.parts.keep(Entry::new(row.key, token, row.config, row.last_used_at));
-        true
+        self.catalog.get(row.key.credential()).is_some_and(|credential| self.parts.take_in(credential, row, spread))
     }
 }
 

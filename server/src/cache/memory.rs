@@ -27,6 +27,9 @@ use crate::{
 /// Refusals are forgotten after at most this long; the store keeps what must be kept.
 const REFUSAL_TTL: Duration = Duration::from_secs(3600);
 
+/// Looks in vain are forgotten after this long; they matter for a second.
+const LOOK_TTL: Duration = Duration::from_secs(60);
+
 /// A token in memory.
 #[derive(Debug)]
 pub struct Entry {
@@ -116,6 +119,15 @@ impl Refusal {
     }
 }
 
+/// A look at the store that did not find the generation that a client claims to have seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// When it began, of [`crate::time::Clock::uptime`].
+    pub at: Duration,
+    /// The generation of the row. `None`: the store did not answer.
+    pub found: Option<Generation>,
+}
+
 /// The memory of a replica.
 #[derive(Debug)]
 pub struct Memory {
@@ -123,6 +135,7 @@ pub struct Memory {
     refusals: moka::sync::Cache<KeyHash, Arc<Refusal>>,
     floors: papaya::HashMap<KeyHash, Generation>,
     acknowledged: moka::sync::Cache<KeyHash, Generation>,
+    looks: moka::sync::Cache<KeyHash, Look>,
 }
 
 impl Memory {
@@ -135,6 +148,7 @@ impl Memory {
             refusals,
             floors: papaya::HashMap::new(),
             acknowledged: moka::sync::Cache::new(max_tokens),
+            looks: moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(LOOK_TTL).build(),
         }
     }
 
@@ -206,6 +220,17 @@ impl Memory {
     /// Notes that every live replica has heard of a floor. A forgotten one costs a look into the store.
     pub fn acknowledge(&self, key: KeyHash, floor: Generation) {
         self.acknowledged.insert(key, floor);
+    }
+
+    /// The last look at the store that was in vain.
+    #[must_use]
+    pub fn last_look(&self, key: &KeyHash) -> Option<Look> {
+        self.looks.get(key)
+    }
+
+    /// Notes a look that was in vain.
+    pub fn note_look(&self, key: KeyHash, look: Look) {
+        self.looks.insert(key, look);
     }
 
     /// Why the key's last attempt failed, if it is too early for the next one.

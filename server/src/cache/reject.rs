@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     Parts, Pilot, TokenCache,
+    claim::Standing,
     flight::attempt::{Want, Why},
     memory::Entry,
 };
@@ -92,10 +93,17 @@ impl TokenCache {
         credential: &Arc<Credential>,
         key: &TokenKey,
         generation: Generation,
+        deadline: Instant,
     ) -> Result<()> {
-        let held = self.parts.memory.get(&key.hash());
-        let lowest = held.map_or(self.floor(key), |entry| entry.token.generation);
-        if generation >= lowest {
+        let lowest = || {
+            let held = self.parts.memory.get(&key.hash());
+            held.map_or(self.floor(key), |entry| entry.token.generation)
+        };
+        // One that is not known here may have been made up, and must not cost a write.
+        if generation > lowest() && self.judge_claim(credential, key, generation, deadline).await == Standing::False {
+            return Ok(());
+        }
+        if generation >= lowest() {
             self.take_out_once(credential, key, generation).await?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What must hold of the cache as a whole.
 
 mod alone;
+mod claims;
 mod fleet;
 mod grants;
 mod invalidations;

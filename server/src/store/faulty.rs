@@ -1,6 +1,7 @@
 //! A store that is slow or down when a test says so.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct FaultyTokenStore {
     inner: SharedStore,
     faults: Mutex<Faults>,
+    calls: Mutex<HashMap<&'static str, usize>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +39,7 @@ struct Faults {
 impl FaultyTokenStore {
     /// Without faults so far.
     pub(crate) fn new(inner: SharedStore) -> Self {
-        Self { inner, faults: Mutex::default() }
+        Self { inner, faults: Mutex::default(), calls: Mutex::default() }
     }
 
     /// Every operation fails from now on, or none.
@@ -64,7 +66,13 @@ impl FaultyTokenStore {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn pass(&self) -> Result<()> {
+    /// How often an operation was asked for.
+    pub(crate) fn calls(&self, operation: &str) -> usize {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(operation).copied().unwrap_or_default()
+    }
+
+    async fn pass(&self, operation: &'static str) -> Result<()> {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += 1;
         let faults = self.faults();
         sleep(faults.delay).await;
         if faults.down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
@@ -95,7 +103,7 @@ macro_rules! with_faults {
             }
 
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
-                self.pass().await?;
+                self.pass(stringify!($name)).await?;
                 let answer = self.inner.$name($($argument),*).await;
                 sleep(self.faults().answer_delay).await;
                 answer

@@ -86,7 +86,7 @@ impl Client {
         let held = self.held.get(name).copied().unwrap_or_default();
         let ask = Ask {
             min_validity: Duration::from_millis([0, 0, 500, 1500][self.rng.random_range(0..4)]),
-            held: if self.rng.random_bool(0.2) { held } else { 0 },
+            held: if self.rng.random_bool(0.5) { held } else { 0 },
             rejected: 0,
         };
         let Some((replica, token)) = self.get_somewhere(name, ask, first).await else { return };

@@ -80,6 +80,8 @@ fn check_order(gets: &[&Get], acknowledged: bool, findings: &mut Findings) {
     let mut at_replica: HashMap<(u32, usize, &str), u64> = HashMap::new();
     // The newest generation of a client, and since when it has it.
     let mut anywhere: HashMap<(u32, &str), (u64, u64)> = HashMap::new();
+    // The same of what was verified: one that was served before it could be stored may be known to its replica alone.
+    let mut verified_anywhere: HashMap<(u32, &str), u64> = HashMap::new();
     for get in gets {
         let Some((generation, verified)) = get.generation() else { continue };
         let newest = at_replica.entry((get.client, get.replica, &get.credential)).or_default();
@@ -91,8 +93,13 @@ fn check_order(gets: &[&Get], acknowledged: bool, findings: &mut Findings) {
         let (newest, since) = anywhere.entry((get.client, &get.credential)).or_insert((generation, get.ended));
         if generation < *newest {
             findings.count("I1 gone back at another replica", 1);
+            let known = verified_anywhere.get(&(get.client, get.credential.as_str())).copied().unwrap_or_default();
             if get.held > generation {
                 findings.count("I1 gone back although the client said what it holds", 1);
+                if verified && known >= get.held {
+                    let text = format!("the client said that it holds {}: {get:?}", get.held);
+                    findings.violation("I1 gone back although the client said what it holds", text);
+                }
             }
             let lag = get.begun.saturating_sub(*since);
             if verified && lag > MAY_LAG {
@@ -104,6 +111,10 @@ fn check_order(gets: &[&Get], acknowledged: bool, findings: &mut Findings) {
             }
         } else if generation > *newest {
             (*newest, *since) = (generation, get.ended);
+        }
+        if verified {
+            let known = verified_anywhere.entry((get.client, &get.credential)).or_default();
+            *known = generation.max(*known);
         }
     }
 }
