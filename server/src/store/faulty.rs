@@ -1,7 +1,10 @@
 //! A store that is slow or down when a test says so.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -9,13 +12,14 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    GrantCandidate, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica,
+    RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash, ReplicaId},
+    types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
 /// Another store, with faults.
@@ -23,6 +27,7 @@ use crate::{
 pub(crate) struct FaultyTokenStore {
     inner: SharedStore,
     faults: Mutex<Faults>,
+    operations: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,7 +39,7 @@ struct Faults {
 impl FaultyTokenStore {
     /// Without faults so far.
     pub(crate) fn new(inner: SharedStore) -> Self {
-        Self { inner, faults: Mutex::default() }
+        Self { inner, faults: Mutex::default(), operations: AtomicUsize::new(0) }
     }
 
     /// Every operation fails from now on, or none.
@@ -47,7 +52,13 @@ impl FaultyTokenStore {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).delay = delay;
     }
 
+    /// How many operations were asked for.
+    pub(crate) fn operations(&self) -> usize {
+        self.operations.load(Ordering::SeqCst)
+    }
+
     async fn pass(&self) -> Result<()> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
         let faults = *self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         sleep(faults.delay).await;
         if faults.down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
@@ -91,6 +102,10 @@ with_faults! {
     fn renew(lease: Lease, ttl: Duration) -> bool;
     fn release(lease: Lease) -> ();
     fn holder(scope: LeaseScope) -> Option<Holder>;
+    fn admit(claim: EndpointClaim) -> Admission;
+    fn renew_pass(pass: Pass, ttl: Duration) -> bool;
+    fn depart(departure: Departure) -> Turned;
+    fn endpoint(endpoint: Origin) -> EndpointView;
     fn commit(commit: Commit) -> Committed;
     fn record_failure(attempt: FailedAttempt) -> ();
     fn reject(key: KeyHash, generation: Generation) -> Rejected;
