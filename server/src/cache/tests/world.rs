@@ -285,6 +285,7 @@ impl World {
             refresh: RefreshRules { idle_window: plan.idle_window, ..RefreshRules::default() },
             reject_on: RejectOn::default(),
             when_degraded: plan.when_degraded,
+            endpoint: None,
             timeout: Duration::from_secs(10),
             config: Fingerprint::of_bytes(plan.config.as_bytes()),
         };
