@@ -1,5 +1,6 @@
 //! What must hold of the cache as a whole.
 
+mod endpoints;
 mod fleet;
 mod grants;
 mod invalidations;

@@ -3,10 +3,14 @@
 //! This is the one path on which tokens are written, whoever asks: a miss, the refresh-ahead worker, a rejection or an
 //! operator. At most 2 loads, 1 lease, 1 upstream call and 1 commit where nobody else is at it.
 
-mod lease;
+pub(super) mod lease;
 mod refusal;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use tokio::time::{Instant, sleep};
@@ -23,8 +27,8 @@ use crate::{
     },
     credential::Credential,
     error::{Error, ErrorKind, Result},
-    provider::{GrantUse, MintFailure, MintRequest, Minted},
-    store::{Commit, Committed, GrantUpdate, TokenRow},
+    provider::{GrantUse, MintFailure, MintRequest, MintResult, Minted},
+    store::{CallOutcome, Commit, Committed, GrantUpdate, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, Token, TokenKey},
 };
@@ -72,6 +76,8 @@ pub struct Attempt {
     pub(super) parts: Arc<Parts>,
     pub(super) credential: Arc<Credential>,
     pub(super) want: Want,
+    /// What the call says of the endpoint, once it was made.
+    outcome: OnceLock<CallOutcome>,
 }
 
 /// What the upstream was asked from.
@@ -92,7 +98,7 @@ impl Attempt {
     /// A flight of `want`.
     #[must_use]
     pub fn new(parts: Arc<Parts>, credential: Arc<Credential>, want: Want) -> Self {
-        Self { parts, credential, want }
+        Self { parts, credential, want, outcome: OnceLock::new() }
     }
 
     /// Flies: brings a token that will do into memory.
@@ -115,18 +121,16 @@ impl Attempt {
             return Ok(entry);
         }
         self.check_gate(row.as_ref())?;
-        let (lease, _turn) = match self.claim().await? {
-            Claimed::Lease(lease, turn) => (lease, turn),
+        let (right, _turn) = match self.claim().await? {
+            Claimed::Right(right, turn) => (right, turn),
             Claimed::Overtaken(entry) => return Ok(entry),
         };
         // Never aborted because a renewal failed: the commit is fenced on the generation, not on the lease.
         let result = tokio::select! {
             result = self.replace() => result,
-            () = self.keep_renewing(&lease) => Err(Error::bug("the renewal of a lease ended")),
+            () = self.keep_renewing(&right) => Err(Error::bug("the renewal of a lease ended")),
         };
-        if let Err(error) = self.parts.store.release(lease).await {
-            debug!(%error, "a lease was not released and will lapse");
-        }
+        self.give_back(right).await;
         result
     }
 
@@ -161,10 +165,29 @@ impl Attempt {
         // A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
-        match call.await.unwrap_or_else(panicked) {
+        let answer = call.await.unwrap_or_else(panicked);
+        self.note(&answer);
+        match answer {
             Ok(minted) => self.settle(base, minted, spent, sent_at).await,
             Err(failure) => Err(self.unsettle(failure, spent).await),
         }
+    }
+
+    /// Notes what an answer says of the endpoint. Of a permanent error it cannot be told whether the endpoint was asked at
+    /// all: a secret that cannot be read is one, too.
+    fn note(&self, answer: &MintResult) {
+        let outcome = match answer.as_ref().map_err(|failure| (failure.error.kind(), failure.error.retry_after())) {
+            Ok(_) => CallOutcome::Succeeded,
+            Err((ErrorKind::UpstreamThrottled, asked)) => CallOutcome::Throttled(asked),
+            Err((ErrorKind::UpstreamDown | ErrorKind::UpstreamSlow, asked)) => CallOutcome::Failed(asked),
+            Err(_) => CallOutcome::Unknown,
+        };
+        self.outcome.get_or_init(|| outcome);
+    }
+
+    /// What the call of this flight says of the endpoint.
+    pub(super) fn outcome(&self) -> CallOutcome {
+        self.outcome.get().copied().unwrap_or(CallOutcome::Unknown)
     }
 
     /// Stores what the upstream gave: the refresh token first, whatever the access token is worth.
