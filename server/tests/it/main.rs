@@ -7,6 +7,7 @@ mod bad_requests;
 mod broker;
 mod canary;
 mod cancellations;
+mod endpoints;
 mod headers;
 mod herd;
 mod layers;
