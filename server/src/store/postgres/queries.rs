@@ -16,7 +16,7 @@ pub(super) const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; 
 pub(super) const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(7094211958412307245)";
 
 /// Behind a pooler the next client would find the migrator's statements.
-pub(super) const COMMIT_MIGRATION: &str = "DEALLOCATE ALL; COMMIT";
+pub(super) const FORGET_STATEMENTS: &str = "DEALLOCATE ALL";
 
 pub(super) const HAS_SCHEMA: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 

@@ -34,9 +34,11 @@ async fn is_current(pool: &PgPool, migrator: &Migrator) -> Result<bool, PgStoreE
 /// on it.
 async fn migrate(connect: &PgConnectOptions, migrator: &Migrator) -> Result<(), PgStoreError> {
     let mut connection = PgConnection::connect_with(connect).await?;
-    raw_sql(queries::BEGIN_MIGRATION).execute(&mut connection).await?;
-    raw_sql(queries::LOCK_MIGRATIONS).execute(&mut connection).await?;
-    migrator.run_direct(None, &mut connection, false).await?;
-    raw_sql(queries::COMMIT_MIGRATION).execute(&mut connection).await?;
+    // Known to sqlx: its migrator begins a transaction for each migration, and would end ours with the first.
+    let mut tx = connection.begin_with(queries::BEGIN_MIGRATION).await?;
+    raw_sql(queries::LOCK_MIGRATIONS).execute(&mut *tx).await?;
+    migrator.run_direct(None, &mut *tx, false).await?;
+    raw_sql(queries::FORGET_STATEMENTS).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(connection.close().await?)
 }
