@@ -1,6 +1,6 @@
 //! `[endpoints."ORIGIN"]`: how the token endpoints of a server may be called, by all replicas together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::{Section, Value};
 use crate::{
@@ -41,10 +41,10 @@ impl Endpoints {
     }
 
     /// Warns of tables whose endpoint no credential asks: a typing error would have no effect, and no other sign.
-    pub(super) fn warn_of_unused<'o>(table: Option<&Value<'_>>, used: impl Iterator<Item = &'o Origin> + Clone) {
+    pub(super) fn warn_of_unused(table: Option<&Value<'_>>, used: &BTreeSet<&Origin>) {
         for (name, value) in table.and_then(Value::entries).unwrap_or_default() {
             let Some(origin) = Origin::parse(&name) else { continue };
-            if !used.clone().any(|used| *used == origin) {
+            if !used.contains(&origin) {
                 value.warn("no credential asks this endpoint");
             }
         }

@@ -91,7 +91,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let read_all = |table| credential::read_all(&table, registry, &rules, &endpoint_rules);
     let credentials = credentials.map(read_all).unwrap_or_default();
     let asked = credentials.iter().filter_map(|credential| Some(&credential.endpoint.as_ref()?.origin));
-    Endpoints::warn_of_unused(endpoints.as_ref(), asked);
+    Endpoints::warn_of_unused(endpoints.as_ref(), &asked.collect());
     let config = Config {
         server: ServerConfig::read(&server),
         store: StoreConfig::read(&store),

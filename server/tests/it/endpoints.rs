@@ -87,8 +87,14 @@ async fn what_an_endpoint_asked_one_replica_for_the_other_honours() {
     let seen = two.operator().describe_credential("ci").await.expect("a description");
     assert_eq!(seen.endpoint.map(|endpoint| endpoint.state), Some(EndpointState::Paused));
     two.operator().refresh_token("ci").await.expect("an operator may find out whether it works again");
-    assert_eq!(get(&one, 2).await.expect("a token"), 1);
-    assert_eq!(stage.upstream.calls(), 3);
+    assert_eq!(get(&two, 2).await.expect("a token"), 1);
+    let mut next = 100;
+    eventually("the one that was told so hears that it is over", async || {
+        next += 1;
+        get(&one, next).await.is_ok()
+    })
+    .await;
+    assert_eq!(stage.upstream.calls(), 4);
     one.stop().await;
     two.stop().await;
 }

@@ -52,12 +52,35 @@ const BORDERS: &[(&str, &[&str])] = &[
 /// that every plug-in passes try them all.
 const DOORS: &[(&str, &[&str])] = &[
     ("MemoryTokenStore", &["store", "store::memory", "store::registry"]),
-    ("PgTokenStore", &["store", "store::postgres", "store::postgres::fleet", "store::registry"]),
-    ("SqliteTokenStore", &["store", "store::sqlite", "store::registry"]),
+    (
+        "PgTokenStore",
+        &[
+            "store",
+            "store::postgres",
+            "store::postgres::endpoints",
+            "store::postgres::fleet",
+            "store::postgres::grants",
+            "store::postgres::tokens",
+            "store::registry",
+        ],
+    ),
+    (
+        "SqliteTokenStore",
+        &[
+            "store",
+            "store::sqlite",
+            "store::sqlite::endpoints",
+            "store::sqlite::grants",
+            "store::sqlite::tokens",
+            "store::registry",
+        ],
+    ),
     ("Registry::builtin", &["app", "cli"]),
     (".mint(", &["cache::flight::attempt", "provider::deadline"]),
     (".configured_grant(", &["cache::flight::grant", "provider::deadline"]),
     (".revoke(", &["cache::reject", "provider::deadline", "dev::api", "dev::oauth2"]),
+    ("store.admit(", &["cache::flight::budget", "store::detached"]),
+    ("store.depart(", &["cache::flight::budget", "store::detached"]),
     (".advance_grant(", &["cache::flight::grant", "store::detached"]),
     (".begin_rotation(", &["cache::flight::grant", "store::detached"]),
 ];

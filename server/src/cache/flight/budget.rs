@@ -36,6 +36,7 @@ use crate::{
         Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, Gate, Holder, LeaseOwner,
         LeaseScope, Pass, Turned,
     },
+    time::Timestamp,
     types::Origin,
 };
 
@@ -81,13 +82,29 @@ pub struct Budget {
 struct Known {
     state: EndpointState,
     at: Instant,
+    wall: Timestamp,
     /// The calls of this replica.
     calls: u32,
 }
 
+impl Known {
+    /// The state as of now: of a clock that stood still and one that was set back the other is believed.
+    fn state(&self, now: Timestamp) -> EndpointState {
+        self.state.aged(self.age(now))
+    }
+
+    fn age(&self, now: Timestamp) -> Duration {
+        self.at.elapsed().max(now.since(self.wall))
+    }
+
+    fn set(&mut self, state: EndpointState, now: Timestamp) {
+        (self.state, self.at, self.wall) = (state, Instant::now(), now);
+    }
+}
+
 impl Default for Budget {
     fn default() -> Self {
-        let known = Known { state: EndpointState::default(), at: Instant::now(), calls: 0 };
+        let known = Known { state: EndpointState::default(), at: Instant::now(), wall: Timestamp::MIN, calls: 0 };
         Self {
             claims: Semaphore::new(CLAIMS_AT_ONCE),
             door: tokio::sync::Mutex::default(),
@@ -104,26 +121,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Budget {
     /// What is known, as of now.
     #[must_use]
-    pub fn state(&self) -> EndpointState {
-        let known = lock(&self.known);
-        known.state.aged(known.at.elapsed())
+    pub fn state(&self, now: Timestamp) -> EndpointState {
+        lock(&self.known).state(now)
     }
 
     /// Whether it was heard just now that the endpoint is shut, and still is.
-    fn heard_shut(&self) -> Option<EndpointState> {
+    fn heard_shut(&self, now: Timestamp) -> Option<EndpointState> {
         let known = lock(&self.known);
-        let (age, state) = (known.at.elapsed(), known.state.aged(known.at.elapsed()));
-        (age < BELIEVED_FOR && matches!(state.gate(), Gate::Shut(_))).then_some(state)
+        let state = known.state(now);
+        (known.age(now) < BELIEVED_FOR && matches!(state.gate(), Gate::Shut(_))).then_some(state)
     }
 
-    fn learn(&self, state: EndpointState) {
-        let mut known = lock(&self.known);
-        (known.state, known.at) = (state, Instant::now());
+    fn learn(&self, state: EndpointState, now: Timestamp) {
+        lock(&self.known).set(state, now);
     }
 
-    fn sit(self: &Arc<Self>, pass: Pass, gauge: Gauge) -> Seat {
+    fn sit(self: &Arc<Self>, pass: Pass, gauge: Gauge, now: Timestamp) -> Seat {
         if !pass.probe {
-            self.learn(EndpointState { failures: self.state().failures, ..EndpointState::default() });
+            self.learn(EndpointState { failures: self.state(now).failures, ..EndpointState::default() }, now);
         }
         lock(&self.known).calls += 1;
         gauge.inc();
@@ -135,9 +150,15 @@ impl Budget {
     ///
     /// For credentials that may be refreshed while the store is down.
     #[must_use]
-    pub fn admit_alone(self: &Arc<Self>, rules: EndpointRules, owner: &LeaseOwner, early: bool) -> Option<Alone> {
+    pub fn admit_alone(
+        self: &Arc<Self>,
+        rules: EndpointRules,
+        owner: &LeaseOwner,
+        early: bool,
+        now: Timestamp,
+    ) -> Option<Alone> {
         let mut known = lock(&self.known);
-        let state = known.state.aged(known.at.elapsed());
+        let state = known.state(now);
         let probe = state.admits(owner, early)?;
         if known.calls >= rules.max_concurrent {
             return None;
@@ -145,17 +166,17 @@ impl Budget {
         known.calls += 1;
         if probe {
             let prober = Holder { owner: owner.to_string(), remaining: LONGEST_AWAY };
-            (known.state, known.at) = (EndpointState { probe: Some(prober), ..state }, Instant::now());
+            known.set(EndpointState { probe: Some(prober), ..state }, now);
         }
         drop(known);
         Some(Alone { budget: Arc::clone(self), owner: owner.clone() })
     }
 
     /// Reckons with a call of which the store does not hear.
-    fn reckon(&self, outcome: CallOutcome, owner: &LeaseOwner, rule: BreakerRule) {
+    fn reckon(&self, outcome: CallOutcome, owner: &LeaseOwner, rule: BreakerRule, now: Timestamp) {
         let mut known = lock(&self.known);
-        let state = known.state.aged(known.at.elapsed());
-        (known.state, known.at) = (state.after(outcome, owner, rule), Instant::now());
+        let state = known.state(now).after(outcome, owner, rule);
+        known.set(state, now);
     }
 
     fn rise(&self) {
@@ -197,8 +218,8 @@ pub struct Alone {
 
 impl Alone {
     /// Ends the call, with what it says of the endpoint.
-    pub fn depart(self, outcome: CallOutcome, rule: BreakerRule) {
-        self.budget.reckon(outcome, &self.owner, rule);
+    pub fn depart(self, outcome: CallOutcome, rule: BreakerRule, now: Timestamp) {
+        self.budget.reckon(outcome, &self.owner, rule, now);
     }
 }
 
@@ -244,17 +265,17 @@ impl Attempt {
             door = Some(timeout_at(patience, budget.door.lock()).await.map_err(full)?);
         }
         loop {
-            if let Some(state) = budget.heard_shut().filter(|_| !early) {
+            if let Some(state) = budget.heard_shut(self.parts.clock.now()).filter(|_| !early) {
                 return Err(self.refuse_shut(endpoint, &state));
             }
             match self.parts.store.admit(claim.clone()).await.map_err(|error| self.pause_for_store(error))? {
                 Admission::Granted(pass) => {
                     let gauge = self.parts.metrics.endpoint_calls(endpoint.origin.as_str());
-                    return Ok(Entered::Seat(budget.sit(pass, gauge)));
+                    return Ok(Entered::Seat(budget.sit(pass, gauge, self.parts.clock.now())));
                 }
                 Admission::Held(holder) => return Ok(Entered::Held(holder)),
                 Admission::Shut(state) => {
-                    budget.learn(state.clone());
+                    budget.learn(state.clone(), self.parts.clock.now());
                     self.parts.metrics.endpoint_open(endpoint.origin.as_str(), state.open_for.is_some());
                     return Err(self.refuse_shut(endpoint, &state));
                 }
@@ -270,24 +291,51 @@ impl Attempt {
     /// Gives back what was claimed, with what the call says of the endpoint.
     pub(super) async fn leave(&self, seat: Seat) -> Result<()> {
         let (outcome, pass) = (self.outcome(), seat.pass.clone());
-        let failures_to_open = self.credential.endpoint.as_ref().map_or(u32::MAX, |e| e.rules.failures_to_open);
-        let jitter = self.parts.rng.with(|rng| rng.random_range(0..=1000));
-        let rule = BreakerRule { failures_to_open, jitter };
+        let rule = self.breaker_rule();
         let (endpoint, owner) = (pass.endpoint.clone(), pass.lease.owner.clone());
         match self.parts.store.depart(Departure { pass, outcome, rule }).await {
             Ok(turned) => {
                 self.say(&endpoint, &turned);
                 // Of a call that says nothing the store was not asked for the state.
                 if outcome != CallOutcome::Unknown {
-                    seat.budget.learn(turned.after);
+                    seat.budget.learn(turned.after, self.parts.clock.now());
                 }
                 Ok(())
             }
             Err(error) => {
-                seat.budget.reckon(outcome, &owner, rule);
+                seat.budget.reckon(outcome, &owner, rule, self.parts.clock.now());
                 Err(error)
             }
         }
+    }
+
+    /// Admits the call of this flight without the store, by what this replica knows. `None`: there is no endpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint is not to be called now, or this replica alone makes as many calls of it as may be.
+    pub fn enter_alone(&self) -> Result<Option<Alone>> {
+        let Some(endpoint) = &self.credential.endpoint else { return Ok(None) };
+        let (budget, now) = (self.parts.budgets.of(&endpoint.origin), self.parts.clock.now());
+        let owner = LeaseOwner { replica: self.parts.replica.clone(), nonce: self.parts.rng.with(rand::Rng::next_u64) };
+        let admitted = budget.admit_alone(endpoint.rules, &owner, self.want.why == Why::Operator, now);
+        let refused = || match budget.state(now) {
+            state if state.admits(&owner, false).is_none() => self.refuse_shut(endpoint, &state),
+            _ => self.refuse_full(endpoint),
+        };
+        admitted.map(Some).ok_or_else(refused)
+    }
+
+    /// Ends what [`enter_alone`](Self::enter_alone) admitted, with what the call says of the endpoint.
+    pub fn leave_alone(&self, admitted: Option<Alone>) {
+        if let Some(admitted) = admitted {
+            admitted.depart(self.outcome(), self.breaker_rule(), self.parts.clock.now());
+        }
+    }
+
+    fn breaker_rule(&self) -> BreakerRule {
+        let failures_to_open = self.credential.endpoint.as_ref().map_or(u32::MAX, |e| e.rules.failures_to_open);
+        BreakerRule { failures_to_open, jitter: self.parts.rng.with(|rng| rng.random_range(0..=1000)) }
     }
 
     /// One line where an endpoint opens, and one where it closes.
