@@ -7,7 +7,7 @@ use std::{
 
 use tokencache_proto::v1;
 
-use crate::{Error, Result, Selector, convert, token::nonsense};
+use crate::{EndpointStatus, Error, Result, Selector, convert, token::nonsense};
 
 /// The state of a credential or of one of its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,6 +231,8 @@ pub struct CredentialDescription {
     pub tokens: Vec<TokenStatus>,
     /// The grant, if the credential has one.
     pub grant: Option<GrantStatus>,
+    /// The token endpoint, if the credential has one.
+    pub endpoint: Option<EndpointStatus>,
     /// One sentence: what state this is and what to do about it.
     pub explanation: String,
 }
@@ -248,6 +250,7 @@ impl CredentialDescription {
             credential: credential.into(),
             tokens: response.tokens.into_iter().map(Into::into).collect(),
             grant: response.grant.map(grant),
+            endpoint: response.endpoint.map(Into::into),
             explanation: response.explanation,
         })
     }

@@ -19,6 +19,7 @@ use crate::{
     cache::{
         Parts, TokenCache,
         fleet::Fleet,
+        flight::budget::Budgets,
         guard::StormGuard,
         history::History,
         hub::Hub,
@@ -170,6 +171,7 @@ impl App {
             trust: if store.is_shared() { Trust::shared(Arc::clone(&clock)) } else { Trust::sole(Arc::clone(&clock)) },
             guard: StormGuard::default(),
             turns: Turns::default(),
+            budgets: Budgets::default(),
             metrics: Metrics::register(&mut registry),
             started_at: clock.now(),
             clock: Arc::clone(&clock),

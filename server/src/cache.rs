@@ -36,6 +36,7 @@ use self::{
     flight::{
         Flights, Ticket,
         attempt::{Attempt, Want, Why},
+        budget::Budgets,
     },
     guard::StormGuard,
     history::History,
@@ -85,6 +86,8 @@ pub struct Parts {
     pub guard: StormGuard,
     /// Whose turn it is at the grants that rotate.
     pub turns: Turns,
+    /// How the token endpoints may be called.
+    pub budgets: Budgets,
     /// What is counted.
     pub metrics: Metrics,
     /// What time it is.

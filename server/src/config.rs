@@ -13,6 +13,7 @@ mod cache;
 mod check;
 mod credential;
 mod defaults;
+mod endpoint;
 mod load;
 mod plain;
 pub mod reader;

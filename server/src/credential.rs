@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     provider::SharedProvider,
-    types::{CredentialName, Fingerprint, Selector},
+    types::{CredentialName, Fingerprint, Origin, Selector},
 };
 
 /// A credential as configured.
@@ -22,11 +22,37 @@ pub struct Credential {
     pub reject_on: RejectOn,
     /// What a replica that has lost touch with the fleet does.
     pub when_degraded: WhenDegraded,
+    /// The token endpoint whose budget its calls share. `None`: there is none to share.
+    pub endpoint: Option<Endpoint>,
     /// How long one attempt to get a token may take, everything included. The provider keeps to it.
     pub timeout: Duration,
     /// Fingerprint of all that decides whom the broker authenticates to and as whom: kind of provider, endpoints, client
     /// id. A token minted under another one is not served.
     pub config: Fingerprint,
+}
+
+/// A token endpoint, and how it may be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Which one: what names it in the store, in metrics and to operators.
+    pub origin: Origin,
+    /// How it may be called.
+    pub rules: EndpointRules,
+}
+
+/// How a token endpoint may be called, by all replicas together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointRules {
+    /// How many calls may be under way at once.
+    pub max_concurrent: u32,
+    /// After how many transient failures in a row it is left alone for a while.
+    pub failures_to_open: u32,
+}
+
+impl Default for EndpointRules {
+    fn default() -> Self {
+        Self { max_concurrent: 32, failures_to_open: 5 }
+    }
 }
 
 /// What is asked of the upstream where the request does not say.

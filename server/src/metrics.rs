@@ -1,12 +1,17 @@
-//! What is counted, in OpenMetrics names. Labels are few and of few values: never a credential's or a caller's name.
+//! What is counted, in OpenMetrics names. Labels are few and of few values: never a credential's or a caller's name. An
+//! endpoint is one of those in the configuration.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -21,6 +26,40 @@ struct AttemptLabels {
     outcome: &'static str,
 }
 
+/// A token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    endpoint: String,
+}
+
+/// Why a flight was not let through to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointRefusal {
+    /// It fails and is left alone.
+    Open,
+    /// It asked to be left alone.
+    Asked,
+    /// As many calls as may be were under way for too long.
+    Full,
+}
+
+impl EncodeLabelValue for EndpointRefusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Open => "open",
+            Self::Asked => "retry_after",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// A refusal of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointRefusalLabels {
+    endpoint: String,
+    reason: EndpointRefusal,
+}
+
 /// The counters of a replica. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -32,6 +71,10 @@ pub struct Metrics {
     pub rejections: Counter,
     attempts: Family<AttemptLabels, Counter>,
     attempt_duration: Histogram,
+    endpoint_calls: Family<EndpointLabels, Gauge>,
+    endpoint_open: Family<EndpointLabels, Gauge>,
+    endpoint_openings: Family<EndpointLabels, Counter>,
+    endpoint_refusals: Family<EndpointRefusalLabels, Counter>,
 }
 
 impl Metrics {
@@ -44,6 +87,10 @@ impl Metrics {
             rejections: Counter::default(),
             attempts: Family::default(),
             attempt_duration: Histogram::new(exponential_buckets(0.005, 2.0, 13)),
+            endpoint_calls: Family::default(),
+            endpoint_open: Family::default(),
+            endpoint_openings: Family::default(),
+            endpoint_refusals: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("tokencache");
         registry.register("hits", "Calls answered from memory", metrics.hits.clone());
@@ -56,7 +103,42 @@ impl Metrics {
             Unit::Seconds,
             metrics.attempt_duration.clone(),
         );
+        metrics.register_endpoints(registry);
         metrics
+    }
+
+    fn register_endpoints(&self, registry: &mut Registry) {
+        let (calls, open) = (self.endpoint_calls.clone(), self.endpoint_open.clone());
+        registry.register("endpoint_calls", "Calls of a token endpoint by this replica under way", calls);
+        registry.register(
+            "endpoint_open",
+            "1 while a token endpoint is left alone, as last heard by this replica",
+            open,
+        );
+        let (openings, refusals) = (self.endpoint_openings.clone(), self.endpoint_refusals.clone());
+        registry.register("endpoint_openings", "How often this replica found a token endpoint failing", openings);
+        registry.register("endpoint_refusals", "Refreshes that were not let through to a token endpoint", refusals);
+    }
+
+    /// How many calls of an endpoint are under way on this replica.
+    #[must_use]
+    pub fn endpoint_calls(&self, endpoint: &str) -> Gauge {
+        self.endpoint_calls.get_or_create(&EndpointLabels { endpoint: endpoint.into() }).clone()
+    }
+
+    /// Notes whether an endpoint is left alone for failing.
+    pub fn endpoint_open(&self, endpoint: &str, open: bool) {
+        self.endpoint_open.get_or_create(&EndpointLabels { endpoint: endpoint.into() }).set(i64::from(open));
+    }
+
+    /// Counts that an endpoint was found to fail: at first, or by a probe.
+    pub fn endpoint_opened(&self, endpoint: &str) {
+        self.endpoint_openings.get_or_create(&EndpointLabels { endpoint: endpoint.into() }).inc();
+    }
+
+    /// Counts a flight that was not let through.
+    pub fn endpoint_refusal(&self, endpoint: &str, reason: EndpointRefusal) {
+        self.endpoint_refusals.get_or_create(&EndpointRefusalLabels { endpoint: endpoint.into(), reason }).inc();
     }
 
     /// Counts an attempt of a kind of provider.

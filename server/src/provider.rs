@@ -23,7 +23,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::{Error, Result},
-    types::{Secret, TokenKey},
+    types::{Origin, Secret, TokenKey},
 };
 
 /// Mints tokens of one credential.
@@ -40,6 +40,12 @@ pub trait TokenProvider: fmt::Debug + Send + Sync + 'static {
 
     /// Asks the upstream for a token, once.
     async fn mint(&self, request: MintRequest) -> MintResult;
+
+    /// The server whose token endpoint it asks, where that is a server which may be asked too often or fail: all
+    /// credentials of one share its budget. Where the endpoint is found by discovery, the issuer's. Always the same.
+    fn endpoint(&self) -> Option<Origin> {
+        None
+    }
 
     /// The grant that the configuration supplies, read anew at every call. `None` where
     /// [`Capabilities::grant`] is [`GrantUse::None`].

@@ -17,12 +17,13 @@ use tokio::sync::Notify;
 use crate::{
     error::{Error, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash, ReplicaId},
+    types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod detached;
+mod endpoint;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod fleet;
@@ -38,6 +39,9 @@ mod sqlite;
 mod token;
 
 pub use detached::DetachedTokenStore;
+pub use endpoint::{
+    Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
+};
 pub use fleet::{Applied, EVENT_PATIENCE, Event, EventKind, Heartbeat, Replica};
 pub use grant::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
@@ -90,6 +94,21 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Who holds the lease, and until when on the store's clock.
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>>;
+
+    /// Claims a lease and a place among the calls of an endpoint, both or neither, in one transaction. An endpoint that is
+    /// shut admits nobody, but for one who finds out whether it works again. A claim may be repeated by its owner.
+    async fn admit(&self, claim: EndpointClaim) -> Result<Admission>;
+
+    /// Prolongs what was admitted, as [`renew`](Self::renew) does a lease. False: the lease or the place is somebody
+    /// else's by now.
+    async fn renew_pass(&self, pass: Pass, ttl: Duration) -> Result<bool>;
+
+    /// Gives back what was admitted, as far as it is still the owner's, and notes what the call says of the endpoint:
+    /// what [`EndpointState::after`] makes of it. One transaction.
+    async fn depart(&self, departure: Departure) -> Result<Turned>;
+
+    /// What is known of an endpoint.
+    async fn endpoint(&self, endpoint: Origin) -> Result<EndpointView>;
 
     /// Stores a minted token, if its fence lets it pass, and the new grant with it, and ends the row's
     /// record of failures. One transaction. To repeat a commit whose answer was lost is harmless: the same token under

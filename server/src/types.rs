@@ -3,6 +3,7 @@
 mod caller;
 mod ids;
 mod key;
+mod origin;
 mod request;
 mod secret;
 mod token;
@@ -10,6 +11,7 @@ mod token;
 pub use caller::{Caller, Peer};
 pub use ids::{BadName, CredentialName, Fingerprint, Generation, ReplicaId};
 pub use key::{KeyHash, TokenKey};
+pub use origin::Origin;
 pub use request::{RejectedToken, Rejection, Selector, TokenRequest};
 pub use secret::Secret;
 pub use token::Token;

@@ -136,6 +136,8 @@ async fn credentials_come_in_pages() {
 async fn a_description_tells_failed_attempts_from_successful_ones() {
     let described = admin().await.describe_credential("demo").await.unwrap();
     assert_eq!((described.credential.name.as_str(), described.explanation.as_str()), ("demo", "all is well"));
+    let endpoint = described.endpoint.as_ref().expect("it has one");
+    assert_eq!((endpoint.state.as_str(), endpoint.calls, endpoint.next_attempt_at), ("half-open", 1, None));
     let token = &described.tokens[0];
     assert_eq!(token.state, CredentialState::Unknown);
     let reasons: Vec<_> = token.attempts.iter().map(|attempt| attempt.error.as_ref().map(|e| e.reason())).collect();

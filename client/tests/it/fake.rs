@@ -153,6 +153,12 @@ impl AdminService for FakeBroker {
             tokens: vec![token],
             grant: None,
             explanation: "all is well".into(),
+            endpoint: Some(v1::EndpointStatus {
+                endpoint: "https://idp.example".into(),
+                state: v1::EndpointState::HalfOpen.into(),
+                calls: 1,
+                ..Default::default()
+            }),
         }))
     }
 

@@ -51,6 +51,7 @@ fn credential() -> Credential {
         refresh: RefreshRules::default(),
         reject_on: RejectOn::default(),
         when_degraded: WhenDegraded::default(),
+        endpoint: None,
         timeout: Duration::from_secs(10),
         config: Fingerprint::of_bytes(b"config"),
     }

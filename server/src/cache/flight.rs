@@ -4,6 +4,7 @@
 //! wait, and ends nothing else.
 
 pub mod attempt;
+pub mod budget;
 mod grant;
 
 use std::{

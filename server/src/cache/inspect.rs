@@ -8,10 +8,10 @@ use super::{
     history::AttemptRecord,
 };
 use crate::{
-    credential::Credential,
+    credential::{Credential, Endpoint},
     error::{Error, ErrorKind, Result},
     policy::{Authorized, CredentialRequest, RefreshRequest, ServerRequest},
-    store::{Applied, Failures, Grant, Holder, LeaseScope, Replica, TokenRow},
+    store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, TokenKey},
 };
@@ -89,8 +89,19 @@ pub struct CredentialReport {
     pub tokens: Vec<TokenReport>,
     /// Its grant, without its secret.
     pub grant: Option<GrantReport>,
+    /// Its token endpoint, where it has one and it was looked at.
+    pub endpoint: Option<EndpointReport>,
     /// What state this is, and what to do about it.
     pub explanation: String,
+}
+
+/// A token endpoint, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct EndpointReport {
+    /// Which one, and its rules.
+    pub endpoint: Endpoint,
+    /// How it does.
+    pub view: EndpointView,
 }
 
 /// A grant, without its secret.
@@ -134,10 +145,16 @@ impl TokenCache {
             let own_lease = store.holder(LeaseScope::Token(row.key.hash())).await?;
             tokens.push(self.report(credential, row, own_lease.or_else(|| shared_lease.clone())));
         }
-        Ok(summarize(credential, tokens, grant.as_ref()))
+        let mut report = summarize(credential, tokens, grant.as_ref());
+        if let Some(endpoint) = credential.endpoint.clone() {
+            let view = store.endpoint(endpoint.origin.clone()).await?;
+            report.explanation.push_str(&explain_endpoint(&endpoint, &view));
+            report.endpoint = Some(EndpointReport { endpoint, view });
+        }
+        Ok(report)
     }
 
-    /// A credential at a glance: as `describe`, but without leases.
+    /// A credential at a glance: as `describe`, but without leases and its endpoint.
     ///
     /// # Errors
     ///
@@ -256,7 +273,7 @@ fn summarize(credential: &Credential, tokens: Vec<TokenReport>, grant: Option<&G
     let state = if lost { State::NeedsReauth } else { worst };
     let explanation = explain(state, &tokens, grant.as_ref());
     let (name, provider) = (credential.name.to_string(), credential.provider.kind());
-    CredentialReport { name, provider, state, tokens, grant, explanation }
+    CredentialReport { name, provider, state, tokens, grant, endpoint: None, explanation }
 }
 
 /// One sentence: what state this is, and what to do about it.
@@ -280,5 +297,18 @@ fn explain(state: State, tokens: &[TokenReport], grant: Option<&GrantReport>) ->
             let reason = grant.and_then(|grant| grant.needs_reauth.as_deref()).unwrap_or("the grant is lost");
             format!("{reason}; log in again and configure the new refresh token")
         }
+    }
+}
+
+/// What there is to say of an endpoint that is not simply called.
+fn explain_endpoint(endpoint: &Endpoint, view: &EndpointView) -> String {
+    let origin = &endpoint.origin;
+    match view.state.gate() {
+        Gate::Free if view.calls >= endpoint.rules.max_concurrent => {
+            format!("; its token endpoint {origin} has as many calls as may be, and others wait for their turn")
+        }
+        Gate::Free => String::new(),
+        _ if !view.state.wait.is_zero() => format!("; its token endpoint {origin} asks to be left alone for a while"),
+        _ => format!("; its token endpoint {origin} fails and is left alone for a while"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod alone;
 mod claims;
+mod endpoints;
 mod fleet;
 mod grants;
 mod invalidations;

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{
     defaults::Defaults,
+    endpoint::Endpoints,
     plain::warn_of_plain_secrets,
     reader::{Section, Value},
 };
@@ -16,17 +17,28 @@ use crate::{
 };
 
 /// Reads every credential.
-pub(super) fn read_all(table: &Value<'_>, registry: &ProviderRegistry, defaults: &Defaults) -> Vec<Credential> {
+pub(super) fn read_all(
+    table: &Value<'_>,
+    registry: &ProviderRegistry,
+    defaults: &Defaults,
+    endpoints: &Endpoints,
+) -> Vec<Credential> {
     if !table.get().is_table() {
         table.problem("expected a table for each credential, which begins with [credentials.NAME]");
         return Vec::new();
     }
     let entries = table.entries().unwrap_or_default();
-    entries.iter().filter_map(|(name, value)| read(name, value, registry, defaults)).collect()
+    entries.iter().filter_map(|(name, value)| read(name, value, registry, defaults, endpoints)).collect()
 }
 
 /// Reads one, even if its name is wrong, so that all of its problems are found at once.
-fn read(name_text: &str, value: &Value<'_>, registry: &ProviderRegistry, defaults: &Defaults) -> Option<Credential> {
+fn read(
+    name_text: &str,
+    value: &Value<'_>,
+    registry: &ProviderRegistry,
+    defaults: &Defaults,
+    endpoints: &Endpoints,
+) -> Option<Credential> {
     let name = CredentialName::parse(name_text).map_err(|rule| value.problem(rule.to_string())).ok();
     let section = value.section()?;
     if let Some(rest) = unquoted_rest(&section, value) {
@@ -40,8 +52,10 @@ fn read(name_text: &str, value: &Value<'_>, registry: &ProviderRegistry, default
     section.finish();
     let built = built?;
     built.warnings.iter().for_each(|warning| value.warn(warning));
+    let endpoint = built.provider.endpoint().map(|origin| endpoints.at(origin));
     Some(Credential {
         name: name?,
+        endpoint,
         provider: Arc::new(DeadlineProvider::new(built.provider, rules.timeout)),
         defaults: ask,
         refresh: rules.refresh,

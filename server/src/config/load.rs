@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     CacheConfig, Config, ConfigError, Defaults, ServerConfig, StoreConfig, credential,
+    endpoint::Endpoints,
     reader::{Problems, Section},
 };
 use crate::{credential::Catalog, provider::registry::ProviderRegistry};
@@ -84,9 +85,13 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let root = Section::new(problems, "", table, 0);
     let section = |key| root.section(key).unwrap_or_else(|| Section::absent(problems, key, 0));
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
-    let credentials = root.value("credentials");
+    let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
-    let credentials = credentials.map(|table| credential::read_all(&table, registry, &rules)).unwrap_or_default();
+    let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
+    let read_all = |table| credential::read_all(&table, registry, &rules, &endpoint_rules);
+    let credentials = credentials.map(read_all).unwrap_or_default();
+    let asked = credentials.iter().filter_map(|credential| Some(&credential.endpoint.as_ref()?.origin));
+    Endpoints::warn_of_unused(endpoints.as_ref(), &asked.collect());
     let config = Config {
         server: ServerConfig::read(&server),
         store: StoreConfig::read(&store),

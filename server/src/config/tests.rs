@@ -84,6 +84,45 @@ fn the_rules_of_a_credential_win_over_the_defaults() {
     assert_eq!(own.when_degraded, WhenDegraded::Refuse);
 }
 
+#[test]
+fn an_endpoint_has_its_own_rules_or_the_default_ones_whichever_credential_asks_it() {
+    let oauth2 = |name: &str, url: &str| {
+        format!(
+            "[credentials.{name}]\nprovider = \"oauth2\"\ngrant = \"client_credentials\"\nclient_id = \"c\"\n{url}\n"
+        )
+    };
+    let text = [
+        "[defaults]\nmax_concurrent = 16\n[endpoints.\"https://idp.example:443\"]\nfailures_to_open = 3\n".to_owned(),
+        oauth2("one", "token_url = \"https://IDP.example/token\""),
+        oauth2("two", "issuer = \"https://idp.example/tenant\""),
+        oauth2("other", "token_url = \"https://idp.example:8443/token\""),
+        "[credentials.legacy]\nprovider = \"session\"\ntoken = { cookie = \"SID\" }\n\
+         login = { url = \"https://idp.example/login\" }\n"
+            .to_owned(),
+        "[credentials.static]\nprovider = \"fixed\"\ntoken = { file = \"t\" }\n".to_owned(),
+    ];
+    let config = parse(&text.concat()).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let endpoint = |name| {
+        let endpoint = credential(&config, name).endpoint.clone()?;
+        Some((endpoint.origin.to_string(), endpoint.rules.max_concurrent, endpoint.rules.failures_to_open))
+    };
+    for name in ["one", "two", "legacy"] {
+        assert_eq!(endpoint(name), Some(("https://idp.example".to_owned(), 16, 3)), "{name}");
+    }
+    assert_eq!(endpoint("other"), Some(("https://idp.example:8443".to_owned(), 16, 5)));
+    assert_eq!(endpoint("static"), None);
+}
+
+#[test]
+fn an_endpoint_that_nobody_asks_is_warned_of() {
+    let config = parse(&format!("[endpoints.\"https://idp.exmple\"]\nmax_concurrent = 8\n{CREDENTIAL}")).unwrap();
+    assert_eq!(
+        config.warnings,
+        ["config.toml:1:1: endpoints.\"https://idp.exmple\": no credential asks this endpoint"]
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_takes_no_longer_than_the_timeout_of_its_credential() {
     let hung = CREDENTIAL.replace("toy", "toy_hung");

@@ -40,6 +40,11 @@ pub trait Harness: Sync {
         true
     }
 
+    /// Whether that is a server with an address, whose callers share a budget.
+    fn has_endpoint(&self) -> bool {
+        self.has_upstream()
+    }
+
     /// A provider whose upstream behaves like this. Its own time limits are longer than a second.
     async fn provider(&self, upstream: Upstream) -> SharedProvider;
 }
@@ -67,6 +72,7 @@ pub async fn check(harness: &dyn Harness) {
     a_missing_grant_needs_a_person(&provider).await;
     the_configured_grant_is_there_iff_one_is_used(&provider).await;
     revoking_succeeds(&provider).await;
+    the_endpoint_is_told_and_stays_the_same(&provider, harness.has_endpoint());
     assert_no_canary("Debug of the provider", &format!("{provider:?}"));
     if harness.has_upstream() {
         for upstream in [Upstream::Fails, Upstream::Babbles, Upstream::IsGone] {
@@ -91,6 +97,14 @@ async fn a_token_is_minted(provider: &SharedProvider) {
     assert!(!minted.lifetime.is_zero(), "the token has expired at once");
     assert!(minted.grant.is_none() || provider.capabilities().grant != GrantUse::None, "a grant without a use");
     assert_no_canary("Debug of a token", &format!("{minted:?}"));
+}
+
+fn the_endpoint_is_told_and_stays_the_same(provider: &SharedProvider, has_endpoint: bool) {
+    let endpoint = provider.endpoint();
+    assert_eq!(endpoint.is_some(), has_endpoint, "{endpoint:?}");
+    assert_eq!(provider.endpoint(), endpoint, "the budget of an endpoint cannot follow one that moves");
+    let bounded = DeadlineProvider::new(Arc::clone(provider), Duration::from_secs(1));
+    assert_eq!(bounded.endpoint(), endpoint, "a decorator hides the endpoint");
 }
 
 async fn two_mints_run_at_once(provider: &SharedProvider) {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{Capabilities, MintFailure, MintRequest, MintResult, SharedProvider, TokenProvider};
 use crate::{
     error::{Error, ErrorKind, Result},
-    types::Secret,
+    types::{Origin, Secret},
 };
 
 /// Bounds the calls of a provider in time. A call that is cut off fails with [`ErrorKind::UpstreamSlow`].
@@ -43,6 +43,10 @@ impl TokenProvider for DeadlineProvider {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn endpoint(&self) -> Option<Origin> {
+        self.inner.endpoint()
     }
 
     async fn mint(&self, request: MintRequest) -> MintResult {

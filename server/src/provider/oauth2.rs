@@ -31,7 +31,7 @@ use crate::{
     config::reader::Section,
     error::{Error, ErrorKind, Result},
     time::SharedClock,
-    types::Secret,
+    types::{Origin, Secret},
 };
 
 /// The row of the registry.
@@ -80,6 +80,13 @@ impl TokenProvider for OAuth2Provider {
             Grant::ClientCredentials | Grant::Password { .. } => GrantUse::None,
         };
         Capabilities { grant, revocable: self.discovery.is_some() || self.config.revocation_url.is_some() }
+    }
+
+    fn endpoint(&self) -> Option<Origin> {
+        Some(match &self.config.endpoints {
+            Endpoints::Issuer(issuer) => issuer.origin(),
+            Endpoints::Explicit(url) => Origin::of(url),
+        })
     }
 
     async fn mint(&self, request: MintRequest) -> MintResult {

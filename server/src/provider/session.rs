@@ -22,7 +22,7 @@ use crate::{
     config::reader::Section,
     error::{Error, Result},
     time::SharedClock,
-    types::Secret,
+    types::{Origin, Secret},
 };
 
 /// The row of the registry.
@@ -58,6 +58,10 @@ impl TokenProvider for SessionProvider {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { grant: GrantUse::None, revocable: self.config.logout.is_some() }
+    }
+
+    fn endpoint(&self) -> Option<Origin> {
+        Some(Origin::of(&self.login().url))
     }
 
     async fn mint(&self, _: MintRequest) -> MintResult {

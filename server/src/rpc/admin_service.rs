@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost_types::Duration as ProtoDuration;
 use tokencache_proto::v1::{
-    self, CredentialState, admin_service_server::AdminService, invalidate_credentials_request::Target,
+    self, CredentialState, EndpointState, admin_service_server::AdminService, invalidate_credentials_request::Target,
 };
 use tonic::{Request, Response, Status};
 
@@ -12,11 +12,11 @@ use super::{call, convert, status};
 use crate::{
     cache::{
         history::AttemptRecord,
-        inspect::{CredentialReport, GrantReport, State, TokenReport},
+        inspect::{CredentialReport, EndpointReport, GrantReport, State, TokenReport},
     },
     error::{Error, ErrorKind, Result as ServiceResult},
     pipeline::Pipeline,
-    store::Replica,
+    store::{Gate, Replica},
     time::{SharedClock, Timestamp},
     types::{CredentialName, ReplicaId},
 };
@@ -84,6 +84,7 @@ impl AdminService for Admin {
                 credential: Some(summary(&report)),
                 tokens: report.tokens.iter().map(|token| token_status(token, now)).collect(),
                 grant: report.grant.as_ref().map(grant_status),
+                endpoint: report.endpoint.as_ref().map(|endpoint| endpoint_status(endpoint, now)),
                 explanation: report.explanation,
             })
         };
@@ -268,6 +269,26 @@ fn grant_status(grant: &GrantReport) -> v1::GrantStatus {
         fingerprint: grant.fingerprint.to_string(),
         updated_at: Some(convert::timestamp(grant.updated_at)),
         needs_reauth_reason: grant.needs_reauth.clone().unwrap_or_default(),
+    }
+}
+
+fn endpoint_status(report: &EndpointReport, now: Timestamp) -> v1::EndpointStatus {
+    let state = &report.view.state;
+    let shown = match (state.gate(), &state.open_for) {
+        _ if !state.wait.is_zero() => EndpointState::Paused,
+        (Gate::Free, _) => EndpointState::Closed,
+        (_, Some(left)) if left.is_zero() => EndpointState::HalfOpen,
+        _ => EndpointState::Open,
+    };
+    let left = state.wait.max(state.open_for.unwrap_or_default());
+    v1::EndpointStatus {
+        endpoint: report.endpoint.origin.to_string(),
+        state: shown.into(),
+        consecutive_failures: state.failures,
+        next_attempt_at: (!left.is_zero()).then(|| convert::timestamp(now.after(left))),
+        calls: report.view.calls,
+        max_concurrent: report.endpoint.rules.max_concurrent,
+        prober: state.probe.as_ref().filter(|_| state.is_probed()).map(|p| p.owner.clone()).unwrap_or_default(),
     }
 }
 

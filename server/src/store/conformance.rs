@@ -1,8 +1,9 @@
 //! What every [`TokenStore`](super::TokenStore) must do, as tests that a plug-in of a third party can run too.
 //!
 //! Each property gets an empty store of its own and panics where the store breaks it. Nothing here depends on how fast
-//! the store is; a store whose clock stands still fails the one test that waits for a lease to lapse.
+//! the store is; a store whose clock stands still fails the tests that wait for something to lapse.
 
+mod endpoints;
 mod events;
 mod fleet;
 mod grants;
@@ -101,6 +102,24 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             a_lease_is_released_by_its_owner_alone,
             scopes_do_not_exclude_one_another,
             a_lease_lasts_a_day_at_most;
+        endpoints:
+            no_more_are_admitted_than_there_are_places,
+            who_is_not_admitted_holds_neither_lease_nor_place,
+            a_claim_repeated_by_its_owner_takes_one_place,
+            a_lease_excludes_whoever_has_a_place_and_the_other_way_round,
+            endpoints_do_not_share_places,
+            fewer_places_count_at_once_and_more_are_made,
+            the_place_of_a_dead_holder_lapses,
+            a_place_is_renewed_with_its_lease,
+            failures_in_a_row_shut_an_endpoint_for_all,
+            of_failures_at_once_each_counts,
+            a_success_ends_what_was_held_against_an_endpoint,
+            what_an_endpoint_asks_for_is_honoured_by_all,
+            a_call_that_says_nothing_changes_nothing,
+            exactly_one_of_many_probes_an_endpoint_that_may_work_again,
+            the_probe_of_a_dead_flight_is_another_ones,
+            a_probe_that_learned_nothing_leaves_it_to_the_next,
+            a_probe_without_a_place_or_a_lease_is_no_probe;
         events:
             a_rejection_raises_the_floor_once,
             every_report_is_told_the_event_of_the_last_rejection,

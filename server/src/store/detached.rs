@@ -11,14 +11,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
-    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow,
-    TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash, ReplicaId},
+    types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
 /// How long a caller waits for an operation.
@@ -114,6 +114,22 @@ impl TokenStore for DetachedTokenStore {
 
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
         self.run(move |store| async move { store.holder(scope).await }).await
+    }
+
+    async fn admit(&self, claim: EndpointClaim) -> Result<Admission> {
+        self.run(move |store| async move { store.admit(claim).await }).await
+    }
+
+    async fn renew_pass(&self, pass: Pass, ttl: Duration) -> Result<bool> {
+        self.run(move |store| async move { store.renew_pass(pass, ttl).await }).await
+    }
+
+    async fn depart(&self, departure: Departure) -> Result<Turned> {
+        self.run(move |store| async move { store.depart(departure).await }).await
+    }
+
+    async fn endpoint(&self, endpoint: Origin) -> Result<EndpointView> {
+        self.run(move |store| async move { store.endpoint(endpoint).await }).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {

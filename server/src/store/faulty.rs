@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
-    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedStore, TokenRow,
-    TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Generation, KeyHash, ReplicaId},
+    types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
 /// Another store, with faults.
@@ -71,6 +71,11 @@ impl FaultyTokenStore {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(operation).copied().unwrap_or_default()
     }
 
+    /// How many operations were asked for.
+    pub(crate) fn operations(&self) -> usize {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     async fn pass(&self, operation: &'static str) -> Result<()> {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += 1;
         let faults = self.faults();
@@ -122,6 +127,10 @@ with_faults! {
     fn renew(lease: Lease, ttl: Duration) -> bool;
     fn release(lease: Lease) -> ();
     fn holder(scope: LeaseScope) -> Option<Holder>;
+    fn admit(claim: EndpointClaim) -> Admission;
+    fn renew_pass(pass: Pass, ttl: Duration) -> bool;
+    fn depart(departure: Departure) -> Turned;
+    fn endpoint(endpoint: Origin) -> EndpointView;
     fn commit(commit: Commit) -> Committed;
     fn record_failure(attempt: FailedAttempt) -> ();
     fn reject(key: KeyHash, generation: Generation) -> Rejected;

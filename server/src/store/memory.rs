@@ -11,17 +11,18 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Claim, Commit, Committed, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss,
-    GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Rejected, Replica,
-    RotationIntent, TokenRow, TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt,
+    Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner,
+    LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},
     error::{Error, ErrorKind, Result},
     time::{SharedClock, Timestamp},
-    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Origin, ReplicaId, TokenKey},
 };
 
+mod endpoints;
 mod grants;
 
 /// Keeps everything in memory. Its own clock is the one that it is given.
@@ -40,6 +41,7 @@ struct State {
     tokens: BTreeMap<KeyHash, TokenRow>,
     grants: Grants,
     leases: HashMap<LeaseScope, HeldLease>,
+    endpoints: HashMap<Origin, endpoints::KnownEndpoint>,
     replicas: BTreeMap<String, KnownReplica>,
     last_rejections: HashMap<KeyHash, u64>,
     events: BTreeMap<u64, Event>,
@@ -108,36 +110,42 @@ impl TokenStore for MemoryTokenStore {
     }
 
     async fn acquire(&self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration) -> Result<Claim> {
-        let (mut state, now) = (self.state()?, self.clock.now());
-        let text = owner.to_string();
-        if let Some(held) = state.leases.get(&scope).filter(|held| held.owner != text)
-            && let Some(holder) = held.as_of(now)
-        {
-            return Ok(Claim::Held(holder));
-        }
-        state.leases.insert(scope.clone(), HeldLease { owner: text, expires_at: now.after(ttl.min(MAX_LEASE)) });
-        Ok(Claim::Granted(Lease { scope, owner }))
+        let now = self.clock.now();
+        Ok(self.state()?.acquire(scope, owner, ttl, now))
     }
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<bool> {
-        let (mut state, now) = (self.state()?, self.clock.now());
-        let held = state.leases.get_mut(&lease.scope).filter(|held| held.owner == lease.owner.to_string());
-        let Some(held) = held else { return Ok(false) };
-        held.expires_at = now.after(ttl.min(MAX_LEASE));
-        Ok(true)
+        let now = self.clock.now();
+        Ok(self.state()?.renew(&lease, ttl, now))
     }
 
     async fn release(&self, lease: Lease) -> Result<()> {
-        let mut state = self.state()?;
-        let any = bug::has(Bug::ForeignLeaseReleased);
-        if state.leases.get(&lease.scope).is_some_and(|held| any || held.owner == lease.owner.to_string()) {
-            state.leases.remove(&lease.scope);
-        }
+        self.state()?.release(&lease);
         Ok(())
     }
 
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
         Ok(self.state()?.leases.get(&scope).and_then(|held| held.as_of(self.clock.now())))
+    }
+
+    async fn admit(&self, claim: EndpointClaim) -> Result<Admission> {
+        let now = self.clock.now();
+        Ok(self.state()?.admit(claim, now))
+    }
+
+    async fn renew_pass(&self, pass: Pass, ttl: Duration) -> Result<bool> {
+        let now = self.clock.now();
+        Ok(self.state()?.renew_pass(&pass, ttl, now))
+    }
+
+    async fn depart(&self, departure: Departure) -> Result<Turned> {
+        let now = self.clock.now();
+        Ok(self.state()?.depart(&departure, now))
+    }
+
+    async fn endpoint(&self, endpoint: Origin) -> Result<EndpointView> {
+        let (state, now) = (self.state()?, self.clock.now());
+        Ok(state.endpoints.get(&endpoint).map(|known| known.view(now)).unwrap_or_default())
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
@@ -276,6 +284,31 @@ impl TokenStore for MemoryTokenStore {
 }
 
 impl State {
+    fn acquire(&mut self, scope: LeaseScope, owner: LeaseOwner, ttl: Duration, now: Timestamp) -> Claim {
+        let text = owner.to_string();
+        if let Some(held) = self.leases.get(&scope).filter(|held| held.owner != text)
+            && let Some(holder) = held.as_of(now)
+        {
+            return Claim::Held(holder);
+        }
+        self.leases.insert(scope.clone(), HeldLease { owner: text, expires_at: now.after(ttl.min(MAX_LEASE)) });
+        Claim::Granted(Lease { scope, owner })
+    }
+
+    fn renew(&mut self, lease: &Lease, ttl: Duration, now: Timestamp) -> bool {
+        let held = self.leases.get_mut(&lease.scope).filter(|held| held.owner == lease.owner.to_string());
+        let Some(held) = held else { return false };
+        held.expires_at = now.after(ttl.min(MAX_LEASE));
+        true
+    }
+
+    fn release(&mut self, lease: &Lease) {
+        let any = bug::has(Bug::ForeignLeaseReleased);
+        if self.leases.get(&lease.scope).is_some_and(|held| any || held.owner == lease.owner.to_string()) {
+            self.leases.remove(&lease.scope);
+        }
+    }
+
     fn commit_token(&mut self, commit: &Commit, now: Timestamp) -> Committed {
         let row = self.tokens.get(&commit.key.hash());
         let new = &commit.token;

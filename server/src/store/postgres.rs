@@ -28,9 +28,9 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate,
-    Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl,
-    TokenRow, TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
     sql::{
         self,
         rows::{HolderColumns, json, lease_millis, signed},
@@ -40,10 +40,11 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, ReplicaId},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Origin, ReplicaId},
 };
 
 mod config;
+mod endpoints;
 mod error;
 mod events;
 mod fleet;
@@ -250,6 +251,22 @@ impl TokenStore for PgTokenStore {
 
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
         retried("holder", || self.try_holder(&scope)).await
+    }
+
+    async fn admit(&self, claim: EndpointClaim) -> Result<Admission> {
+        retried("admit", || self.try_admit(&claim)).await
+    }
+
+    async fn renew_pass(&self, pass: Pass, ttl: Duration) -> Result<bool> {
+        retried("renew_pass", || self.try_renew_pass(&pass, ttl)).await
+    }
+
+    async fn depart(&self, departure: Departure) -> Result<Turned> {
+        retried("depart", || self.try_depart(&departure)).await
+    }
+
+    async fn endpoint(&self, endpoint: Origin) -> Result<EndpointView> {
+        retried("endpoint", || self.try_endpoint(&endpoint)).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {

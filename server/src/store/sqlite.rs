@@ -17,8 +17,9 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Claim, Commit, Committed, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder,
-    Lease, LeaseOwner, LeaseScope, Rejected, RotationIntent, TokenRow, TokenStore,
+    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected,
+    RotationIntent, TokenRow, TokenStore, Turned,
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
@@ -28,10 +29,11 @@ use super::{
 use crate::{
     error::Result,
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Origin},
 };
 
 mod config;
+mod endpoints;
 mod error;
 mod grants;
 mod queries;
@@ -188,6 +190,22 @@ impl TokenStore for SqliteTokenStore {
 
     async fn holder(&self, scope: LeaseScope) -> Result<Option<Holder>> {
         retried("holder", || self.try_holder(&scope)).await
+    }
+
+    async fn admit(&self, claim: EndpointClaim) -> Result<Admission> {
+        retried("admit", || self.try_admit(&claim)).await
+    }
+
+    async fn renew_pass(&self, pass: Pass, ttl: Duration) -> Result<bool> {
+        retried("renew_pass", || self.try_renew_pass(&pass, ttl)).await
+    }
+
+    async fn depart(&self, departure: Departure) -> Result<Turned> {
+        retried("depart", || self.try_depart(&departure)).await
+    }
+
+    async fn endpoint(&self, endpoint: Origin) -> Result<EndpointView> {
+        retried("endpoint", || self.try_endpoint(&endpoint)).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {

@@ -23,6 +23,7 @@ use tokencache_server::{
     lifecycle::Shutdown,
     provider::registry::ProviderRegistry,
     time::{Clock, SharedClock, SystemClock, Timestamp},
+    types::ReplicaId,
 };
 use tokencache_testkit::Postgres;
 use tokio::{
@@ -166,8 +167,21 @@ impl Stage {
 
     /// Starts a broker, whether its store answers or not.
     pub(crate) async fn launch(&self, credentials: &str, dev: bool) -> Broker {
+        self.launch_with(self.config(credentials), dev).await
+    }
+
+    /// Starts one more replica, under a name of its own, and waits until it serves.
+    pub(crate) async fn start_replica(&self, name: &str, credentials: &str) -> Broker {
+        let mut config = self.config(credentials);
+        config.server.replica = Some(ReplicaId::new(name));
+        let broker = self.launch_with(config, false).await;
+        broker.serving().await;
+        broker
+    }
+
+    async fn launch_with(&self, config: Config, dev: bool) -> Broker {
         let assembly = Assembly { clock: shared(&self.clock), ..Assembly::standard(dev, &ProviderRegistry::builtin()) };
-        let app = App::build(self.config(credentials), assembly).await.expect("free ports and a valid store");
+        let app = App::build(config, assembly).await.expect("free ports and a valid store");
         let addresses = app.addresses();
         let address = |what| {
             addresses.iter().find_map(|(name, listen)| match listen {

@@ -68,6 +68,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::postgres",
+            "store::postgres::endpoints",
             "store::postgres::events",
             "store::postgres::fleet",
             "store::postgres::grants",
@@ -77,12 +78,21 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "SqliteTokenStore",
-        &["store", "store::sqlite", "store::sqlite::grants", "store::sqlite::tokens", "store::registry"],
+        &[
+            "store",
+            "store::sqlite",
+            "store::sqlite::endpoints",
+            "store::sqlite::grants",
+            "store::sqlite::tokens",
+            "store::registry",
+        ],
     ),
     ("Registry::builtin", &["app", "cli"]),
     (".mint(", &["cache::flight::attempt", "provider::deadline"]),
     (".configured_grant(", &["cache::flight::grant", "provider::deadline"]),
     (".revoke(", &["cache::reject", "provider::deadline", "dev::api", "dev::oauth2"]),
+    ("store.admit(", &["cache::flight::budget", "store::detached"]),
+    ("store.depart(", &["cache::flight::budget", "store::detached"]),
     (".advance_grant(", &["app::replay", "cache::flight::grant", "cache::pending", "store::detached"]),
     (".begin_rotation(", &["cache::flight::grant", "store::detached"]),
 ];

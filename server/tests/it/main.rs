@@ -8,6 +8,7 @@ mod broker;
 mod canary;
 mod cancellations;
 mod database;
+mod endpoints;
 mod headers;
 mod herd;
 mod layers;

@@ -58,6 +58,8 @@ struct Script {
     always: Option<Fault>,
     delay: Duration,
     calls: usize,
+    under_way: usize,
+    most_at_once: usize,
     tokens: Tokens,
 }
 
@@ -71,6 +73,8 @@ impl Upstream {
             always: None,
             delay: Duration::ZERO,
             calls: 0,
+            under_way: 0,
+            most_at_once: 0,
             tokens: Tokens::new(clock, Duration::from_secs(3600)),
         };
         let shared = Arc::new(Shared { state: Mutex::new(script), held: watch::Sender::new(false) });
@@ -116,6 +120,11 @@ impl Upstream {
     /// How often the token endpoint was called.
     pub(crate) fn calls(&self) -> usize {
         self.script().calls
+    }
+
+    /// The most calls that were under way at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.script().most_at_once
     }
 
     /// The first refresh token of a new family.
@@ -189,6 +198,24 @@ impl Drop for Live {
     }
 }
 
+/// A call, as long as it is under way.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let mut script = shared.script();
+        script.under_way += 1;
+        script.most_at_once = script.most_at_once.max(script.under_way);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.script().under_way -= 1;
+    }
+}
+
 fn routes(shared: Arc<Shared>) -> Router {
     Router::new().route("/token", post(token)).route("/revoke", post(revoke)).route("/api", get(api)).with_state(shared)
 }
@@ -197,6 +224,7 @@ type Parameters = Form<HashMap<String, String>>;
 
 async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Parameters) -> Response<Body> {
     let refresh_token = form.get("refresh_token").cloned();
+    let _under_way = UnderWay::begin(&shared);
     let (fault, delay) = {
         let mut script = shared.script();
         script.calls += 1;

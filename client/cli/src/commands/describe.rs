@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use tokencache_client::{Attempt, CredentialDescription, CredentialState, GrantStatus, TokenStatus};
+use tokencache_client::{Attempt, CredentialDescription, CredentialState, EndpointStatus, GrantStatus, TokenStatus};
 
 use super::{call_admin, list};
 use crate::{
@@ -30,6 +30,9 @@ fn to_text(description: &CredentialDescription, now: SystemTime) -> String {
     text += &format!("what to do: {}\n", what_to_do(credential.state));
     if let Some(grant) = &description.grant {
         text += &format!("\ngrant\n{}", grant_table(grant, now));
+    }
+    if let Some(endpoint) = &description.endpoint {
+        text += &format!("\nendpoint\n{}", endpoint_table(endpoint, now));
     }
     for (i, token) in description.tokens.iter().enumerate() {
         text += &format!("\ntoken {} of {}\n{}", i + 1, description.tokens.len(), token_table(token, now));
@@ -68,6 +71,19 @@ fn grant_table(grant: &GrantStatus, now: SystemTime) -> String {
         ["  changed".to_owned(), exact_or_dash(grant.updated_at, now)],
     ];
     table(None, rows)
+}
+
+fn endpoint_table(endpoint: &EndpointStatus, now: SystemTime) -> String {
+    let prober = if endpoint.prober.is_empty() { "nobody" } else { &endpoint.prober };
+    let rows = [
+        ("origin", endpoint.endpoint.clone()),
+        ("state", endpoint.state.to_string()),
+        ("calls", format!("{} of {}", endpoint.calls, endpoint.max_concurrent)),
+        ("failures", format!("{} in a row", endpoint.consecutive_failures)),
+        ("not before", exact_or_dash(endpoint.next_attempt_at, now)),
+        ("probed by", prober.to_owned()),
+    ];
+    table(None, rows.map(|(key, value)| [format!("  {key}"), value]))
 }
 
 fn token_table(token: &TokenStatus, now: SystemTime) -> String {
@@ -118,10 +134,22 @@ fn to_json(description: &CredentialDescription) -> Value {
             "needs_reauth_reason": grant.needs_reauth_reason,
         })
     };
+    let endpoint = |endpoint: &EndpointStatus| {
+        json!({
+            "endpoint": endpoint.endpoint,
+            "state": endpoint.state.as_str(),
+            "consecutive_failures": endpoint.consecutive_failures,
+            "next_attempt_at": json_time(endpoint.next_attempt_at),
+            "calls": endpoint.calls,
+            "max_concurrent": endpoint.max_concurrent,
+            "prober": endpoint.prober,
+        })
+    };
     json!({
         "credential": list::to_json(&description.credential),
         "explanation": description.explanation,
         "grant": description.grant.as_ref().map(grant),
+        "endpoint": description.endpoint.as_ref().map(endpoint),
         "tokens": description.tokens.iter().map(token_to_json).collect::<Vec<_>>(),
     })
 }

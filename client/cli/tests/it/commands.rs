@@ -87,6 +87,14 @@ grant
   fingerprint  0123456789abcdef
   changed      {issued} (3days 12h ago)
 
+endpoint
+  origin      https://idp.example
+  state       open
+  calls       1 of 32
+  failures    6 in a row
+  not before  {expires} (in 3days 12h)
+  probed by   nobody
+
 token 1 of 1
   scopes        read write
   audience      -
@@ -119,6 +127,8 @@ async fn describe_prints_json_for_programs() {
     let token = &object["tokens"][0];
     assert_eq!(object["credential"]["state"], "refresh-failing");
     assert_eq!(object["grant"]["needs_reauth_reason"], "");
+    assert_eq!(object["endpoint"]["state"], "open");
+    assert_eq!(object["endpoint"]["next_attempt_at"], broker.expires_at().to_string());
     assert_eq!(token["expires_at"], broker.expires_at().to_string());
     assert_eq!(token["next_attempt_at"], Value::Null);
     let error = json!({ "reason": "UPSTREAM_DOWN", "message": "idp.example refuses connections" });

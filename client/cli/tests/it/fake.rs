@@ -240,6 +240,15 @@ impl AdminService for FakeBroker {
                 needs_reauth_reason: String::new(),
             }),
             explanation: "the last refresh failed".into(),
+            endpoint: Some(v1::EndpointStatus {
+                endpoint: "https://idp.example".into(),
+                state: v1::EndpointState::Open.into(),
+                consecutive_failures: 6,
+                next_attempt_at: proto(self.expires_at()),
+                calls: 1,
+                max_concurrent: 32,
+                prober: String::new(),
+            }),
         }))
     }
 

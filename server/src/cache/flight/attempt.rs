@@ -5,10 +5,14 @@
 //! and no refresh token is refused.
 
 mod alone;
-mod lease;
+pub(super) mod lease;
 mod refusal;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use tokio::time::Instant;
@@ -28,7 +32,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     failpoint::Point,
     provider::{GrantUse, MintFailure, MintRequest, MintResult, Minted},
-    store::{Commit, Committed, Fence, TokenRow},
+    store::{CallOutcome, Commit, Committed, Fence, TokenRow},
     time::Timestamp,
     types::{Fingerprint, Generation, Secret, Token, TokenKey},
 };
@@ -73,6 +77,8 @@ pub struct Attempt {
     pub(super) parts: Arc<Parts>,
     pub(super) credential: Arc<Credential>,
     pub(super) want: Want,
+    /// What the call says of the endpoint, once it was made.
+    outcome: Mutex<CallOutcome>,
 }
 
 /// What the upstream was asked from.
@@ -93,7 +99,7 @@ impl Attempt {
     /// A flight of `want`.
     #[must_use]
     pub fn new(parts: Arc<Parts>, credential: Arc<Credential>, want: Want) -> Self {
-        Self { parts, credential, want }
+        Self { parts, credential, want, outcome: Mutex::new(CallOutcome::Unknown) }
     }
 
     /// Flies: brings a token that will do into memory.
@@ -124,20 +130,18 @@ impl Attempt {
         }
         self.check_gate(row.as_ref())?;
         self.parts.failpoints.reach(Point::BeforeClaim).await;
-        let (lease, _turn) = match self.claim().await? {
-            Claimed::Lease(lease, turn) => (lease, turn),
+        let (right, _turn) = match self.claim().await? {
+            Claimed::Right(right, turn) => (right, turn),
             Claimed::Overtaken(entry) => return Ok(entry),
         };
         self.parts.failpoints.reach(Point::AfterClaim).await;
         // Never aborted because a renewal failed: the commit is fenced on the generation, not on the lease.
         let result = tokio::select! {
             result = self.replace() => result,
-            () = self.keep_renewing(&lease) => Err(Error::bug("the renewal of a lease ended")),
+            () = self.keep_renewing(&right) => Err(Error::bug("the renewal of a lease ended")),
         };
         self.parts.failpoints.reach(Point::BeforeRelease).await;
-        if let Err(error) = self.parts.store.release(lease).await {
-            debug!(%error, "a lease was not released and will lapse");
-        }
+        self.give_back(right).await;
         result
     }
 
@@ -190,8 +194,26 @@ impl Attempt {
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
         let answer = call.await.unwrap_or_else(panicked);
+        self.note(&answer);
         self.parts.failpoints.reach(Point::AfterPost).await;
         answer
+    }
+
+    /// Notes what an answer says of the endpoint. Of a permanent error it cannot be told whether the endpoint was asked at
+    /// all: a secret that cannot be read is one, too.
+    fn note(&self, answer: &MintResult) {
+        let outcome = match answer.as_ref().map_err(|failure| (failure.error.kind(), failure.error.retry_after())) {
+            Ok(_) => CallOutcome::Succeeded,
+            Err((ErrorKind::UpstreamThrottled, asked)) => CallOutcome::Throttled(asked),
+            Err((ErrorKind::UpstreamDown | ErrorKind::UpstreamSlow, asked)) => CallOutcome::Failed(asked),
+            Err(_) => CallOutcome::Unknown,
+        };
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+    }
+
+    /// What the call of this flight says of the endpoint.
+    pub(super) fn outcome(&self) -> CallOutcome {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores what the upstream gave: the refresh token first, whatever the access token is worth.

@@ -117,10 +117,10 @@ impl<'a> GrantFlight<'a> {
         for _ in 0..MAX_ROUNDS {
             let stored = self.attempt.parts.store.load_grant(self.attempt.credential.name.clone()).await?;
             let Some(grant) = adopt_configured(self.attempt, stored).await? else { continue };
-            if let Some(reason) = grant.needs_reauth.as_ref().filter(|_| !grant.retry) {
-                if !was_lost_otherwise(self.attempt, row) {
-                    return Err(Error::new(ErrorKind::NeedsReauth, reason.clone()));
-                }
+            if let Some(reason) = grant.needs_reauth.as_ref().filter(|_| !grant.retry)
+                && !was_lost_otherwise(self.attempt, row)
+            {
+                return Err(Error::new(ErrorKind::NeedsReauth, reason.clone()));
             }
             self.take_note(&grant);
             let candidates = self.candidates(&grant).await?;

@@ -79,7 +79,7 @@ async fn false_claims_cost_one_look_a_second_and_no_upstream_call() {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        let seconds = world.cache.now().since(begun).as_secs() as usize;
+        let seconds = usize::try_from(world.cache.now().since(begun).as_secs()).expect("a short test");
         let looks = store.calls("load") - loads;
         assert!((2..=seconds + 1).contains(&looks), "{looks} looks in {seconds} s");
         assert_eq!((world.upstream.calls(), store.calls("reject")), (1, 0));

@@ -17,6 +17,7 @@ use crate::{
     cache::{
         Parts, Served, TokenCache,
         fleet::Fleet,
+        flight::budget::Budgets,
         guard::StormGuard,
         history::History,
         hub::Hub,
@@ -26,7 +27,7 @@ use crate::{
         trust::Trust,
         turns::Turns,
     },
-    credential::{AskDefaults, Catalog, Credential, RefreshRules, RejectOn, WhenDegraded},
+    credential::{AskDefaults, Catalog, Credential, Endpoint, RefreshRules, RejectOn, WhenDegraded},
     error::{Error, ErrorKind, Result},
     failpoint::Failpoints,
     metrics::Metrics,
@@ -59,6 +60,7 @@ pub(super) struct Upstream {
     pub(super) revocable: AtomicBool,
     pub(super) panics: AtomicBool,
     calls: Mutex<Vec<Timestamp>>,
+    at_once: Mutex<(usize, usize)>,
     sent_grants: Mutex<Vec<String>>,
     revocations: Mutex<Revocations>,
 }
@@ -86,6 +88,7 @@ impl Upstream {
             revocable: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             calls: Mutex::default(),
+            at_once: Mutex::default(),
             sent_grants: Mutex::default(),
             revocations: Mutex::default(),
         }
@@ -107,6 +110,11 @@ impl Upstream {
 
     pub(super) fn call_times(&self) -> Vec<Timestamp> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// How many calls were under way at once, at most.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.at_once.lock().unwrap().1
     }
 
     pub(super) fn revocations(&self) -> Revocations {
@@ -153,7 +161,12 @@ impl TokenProvider for Upstream {
         self.sent_grants.lock().unwrap().extend(sent.clone());
         let planned = self.script.lock().unwrap().pop_front();
         let (delay, lifetime) = (*self.delay.lock().unwrap(), *self.lifetime.lock().unwrap());
+        {
+            let mut at_once = self.at_once.lock().unwrap();
+            *at_once = (at_once.0 + 1, at_once.1.max(at_once.0 + 1));
+        }
         sleep(delay).await;
+        self.at_once.lock().unwrap().0 -= 1;
         assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         if let Some(answer) = planned {
             return answer;
@@ -201,11 +214,19 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) idle_window: Option<Duration>,
     pub(super) when_degraded: WhenDegraded,
+    pub(super) endpoint: Option<Endpoint>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { rotation: None, config: "config-1", seed: 1, idle_window: None, when_degraded: WhenDegraded::Serve }
+        Self {
+            rotation: None,
+            config: "config-1",
+            seed: 1,
+            idle_window: None,
+            when_degraded: WhenDegraded::Serve,
+            endpoint: None,
+        }
     }
 }
 
@@ -296,6 +317,7 @@ impl World {
             trust: if store.is_shared() { Trust::shared(clock.clone()) } else { Trust::sole(clock.clone()) },
             guard: StormGuard::default(),
             turns: Turns::default(),
+            budgets: Budgets::default(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             clock: clock.clone(),
             rng: SharedRng::from_seed(plan.seed),
@@ -313,6 +335,7 @@ impl World {
             refresh: RefreshRules { idle_window: plan.idle_window, ..RefreshRules::default() },
             reject_on: RejectOn::default(),
             when_degraded: plan.when_degraded,
+            endpoint: plan.endpoint.clone(),
             timeout: Duration::from_secs(10),
             config: Fingerprint::of_bytes(plan.config.as_bytes()),
         };

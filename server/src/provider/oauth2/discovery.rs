@@ -11,6 +11,7 @@ use crate::{
     config::reader::Section,
     error::{Error, ErrorKind, Result},
     provider::http::{Answer, Call, HttpClient, HttpFailure, HttpSettings, host_of},
+    types::Origin,
 };
 
 /// How long metadata is believed.
@@ -58,6 +59,11 @@ impl Issuer {
     /// To the letter as configured.
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The server that is asked for its metadata.
+    pub(super) fn origin(&self) -> Origin {
+        Origin::of(&self.url)
     }
 
     /// Where the metadata may be: the well-known part comes before the issuer's path by RFC 8414 section 3.1, after it by

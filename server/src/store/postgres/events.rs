@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How old an event may be when it becomes visible: less than replicas wait for it, for clocks differ in their pace.
-const LATE: Duration = Duration::from_millis(EVENT_PATIENCE.as_millis() as u64 / 3 * 2);
+const LATE: Duration = Duration::from_secs(EVENT_PATIENCE.as_secs() / 3 * 2);
 
 /// An event whose transaction has not committed yet.
 #[derive(Clone, Copy, Debug)]

@@ -48,9 +48,11 @@ impl Attempt {
     pub(super) async fn go_alone(&self, down: Error) -> Result<Arc<Entry>> {
         let Some(row) = self.last_known().filter(|row| self.is_needed(row)) else { return Err(down) };
         self.keep_spacing(Some(&row)).await;
+        let seat = self.enter_alone()?;
         let base = Base::of(Some(row));
         let started = Instant::now();
         let result = self.mint_alone(&base).await;
+        self.leave_alone(seat);
         self.record(started, result.as_ref().err());
         result.map_err(|error| self.refuse_alone(error))
     }

@@ -7,14 +7,19 @@ use tracing::{debug, warn};
 
 use super::Attempt;
 use crate::{
-    cache::{entry::MIN_SPACING, memory::Entry, turns::Turn},
+    cache::{
+        entry::MIN_SPACING,
+        flight::budget::{Entered, Seat},
+        memory::Entry,
+        turns::Turn,
+    },
     error::{Error, ErrorKind, Result},
     provider::{GrantUse, Rotation},
-    store::{Claim, Lease, LeaseOwner, LeaseScope},
+    store::{Claim, Holder, Lease, LeaseOwner, LeaseScope},
 };
 
 /// How long a lease lasts unless it is renewed: how long a dead holder keeps others waiting.
-const LEASE_TTL: Duration = Duration::from_secs(5);
+pub(in crate::cache::flight) const LEASE_TTL: Duration = Duration::from_secs(5);
 
 /// How often a lease is renewed: two renewals may fail before it lapses.
 const RENEW_EVERY: Duration = Duration::from_millis(1600);
@@ -27,10 +32,18 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The outcome of a claim.
 pub(super) enum Claimed {
-    /// The lease is ours, and where the grant rotates the turn on this replica.
-    Lease(Lease, Option<Turn>),
+    /// The right is ours, and where the grant rotates the turn on this replica.
+    Right(Right, Option<Turn>),
     /// Whoever held it has brought a token that will do.
     Overtaken(Arc<Entry>),
+}
+
+/// The right to ask the upstream.
+pub(super) enum Right {
+    /// The lease, where there is no endpoint whose budget is shared.
+    Lease(Lease),
+    /// The lease, and a place among the calls of the endpoint.
+    Seat(Seat),
 }
 
 impl Attempt {
@@ -47,10 +60,9 @@ impl Attempt {
         let nonce = self.parts.rng.with(rand::Rng::next_u64);
         let owner = LeaseOwner { replica: self.parts.replica.clone(), nonce };
         loop {
-            let claim = self.parts.store.acquire(scope.clone(), owner.clone(), LEASE_TTL).await;
-            let holder = match claim.map_err(|error| self.pause_for_store(error))? {
-                Claim::Granted(lease) => return Ok(Claimed::Lease(lease, turn)),
-                Claim::Held(holder) => holder,
+            let holder = match self.try_claim(&scope, &owner, begun + LEASE_PATIENCE).await? {
+                Ok(right) => return Ok(Claimed::Right(right, turn)),
+                Err(holder) => holder,
             };
             if begun.elapsed() > LEASE_PATIENCE {
                 return Err(self.give_up());
@@ -63,22 +75,57 @@ impl Attempt {
         }
     }
 
+    /// Claims once; waits for no other holder, but until `patience` is over for a place among the endpoint's calls.
+    async fn try_claim(
+        &self,
+        scope: &LeaseScope,
+        owner: &LeaseOwner,
+        patience: Instant,
+    ) -> Result<std::result::Result<Right, Holder>> {
+        if let Some(endpoint) = &self.credential.endpoint {
+            return Ok(match self.enter(endpoint, scope, owner, patience).await? {
+                Entered::Seat(seat) => Ok(Right::Seat(seat)),
+                Entered::Held(holder) => Err(holder),
+            });
+        }
+        let claim = self.parts.store.acquire(scope.clone(), owner.clone(), LEASE_TTL).await;
+        Ok(match claim.map_err(|error| self.pause_for_store(error))? {
+            Claim::Granted(lease) => Ok(Right::Lease(lease)),
+            Claim::Held(holder) => Err(holder),
+        })
+    }
+
     /// Ends the wait for another flight.
     fn give_up(&self) -> Error {
         let message = "another flight of the broker holds the right to ask the upstream for too long";
         self.refuse(Error::new(ErrorKind::UpstreamSlow, message), self.parts.clock.now().after(MIN_SPACING))
     }
 
-    pub(super) async fn keep_renewing(&self, lease: &Lease) {
+    pub(super) async fn keep_renewing(&self, right: &Right) {
         loop {
             sleep(RENEW_EVERY).await;
-            match self.parts.store.renew(lease.clone(), LEASE_TTL).await {
+            let renewed = match right {
+                Right::Lease(lease) => self.parts.store.renew(lease.clone(), LEASE_TTL).await,
+                Right::Seat(seat) => self.parts.store.renew_pass(seat.pass().clone(), LEASE_TTL).await,
+            };
+            match renewed {
                 Ok(true) => {}
                 Ok(false) => {
                     warn!(credential = %self.want.key.credential(), "a lease lapsed while the upstream was asked");
                 }
                 Err(error) => debug!(%error, "a lease was not renewed"),
             }
+        }
+    }
+
+    /// Gives the right back, with what the call says of the endpoint.
+    pub(super) async fn give_back(&self, right: Right) {
+        let given_back = match right {
+            Right::Lease(lease) => self.parts.store.release(lease).await,
+            Right::Seat(seat) => self.leave(seat).await,
+        };
+        if let Err(error) = given_back {
+            debug!(%error, "a lease was not released and will lapse");
         }
     }
 }

@@ -53,7 +53,7 @@ impl Attempt {
         self.refuse(error, next_attempt_at)
     }
 
-    pub(super) fn refuse(&self, error: Error, next_attempt_at: Timestamp) -> Error {
+    pub(in crate::cache::flight) fn refuse(&self, error: Error, next_attempt_at: Timestamp) -> Error {
         let refusal = Refusal { error, next_attempt_at };
         let told = refusal.to_error(self.parts.clock.now());
         self.parts.memory.refuse(self.want.key.hash(), refusal);
@@ -61,7 +61,7 @@ impl Attempt {
         told
     }
 
-    pub(super) fn pause_for_store(&self, error: Error) -> Error {
+    pub(in crate::cache::flight) fn pause_for_store(&self, error: Error) -> Error {
         let next_attempt_at = self.parts.clock.now().after(STORE_PAUSE);
         self.refuse(error, next_attempt_at)
     }
