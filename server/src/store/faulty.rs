@@ -31,6 +31,7 @@ pub(crate) struct FaultyTokenStore {
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
     down: bool,
+    failing: Option<&'static str>,
     delay: Duration,
     answer_delay: Duration,
     deaf: bool,
@@ -66,6 +67,11 @@ impl FaultyTokenStore {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// This operation fails from now on, and no other.
+    pub(crate) fn set_failing(&self, operation: Option<&'static str>) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).failing = operation;
+    }
+
     /// How often an operation was asked for.
     pub(crate) fn calls(&self, operation: &str) -> usize {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(operation).copied().unwrap_or_default()
@@ -80,7 +86,8 @@ impl FaultyTokenStore {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += 1;
         let faults = self.faults();
         sleep(faults.delay).await;
-        if faults.down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
+        let down = faults.down || faults.failing == Some(operation);
+        if down { Err(Error::new(ErrorKind::StoreDown, "the store is told to fail")) } else { Ok(()) }
     }
 }
 

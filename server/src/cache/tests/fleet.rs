@@ -12,7 +12,8 @@ use crate::{
     error::ErrorKind,
     provider::Rotation,
     store::faulty::FaultyTokenStore,
-    types::Generation,
+    store::{Commit, Fence},
+    types::{Fingerprint, Generation, Token},
 };
 
 const FIRST: Generation = Generation::new(1);
@@ -203,4 +204,28 @@ async fn a_flight_that_has_read_the_store_before_a_rejection_brings_nothing_reje
         assert_eq!(late.entry.expect("modified").token.generation, SECOND);
     });
     assert_eq!(early.expect("its replacement").entry.expect("modified").token.generation, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_could_not_be_loaded_is_loaded_later() {
+    let (worlds, store) = World::fleet_with_faulty_store(2, &Plan::default()).await;
+    worlds[1].get().await.expect("a token");
+    let row = worlds[0].store.load(worlds[0].key().hash()).await.expect("the store works").expect("a row");
+    let held = row.token.expect("a token");
+    let commit = Commit {
+        key: row.key,
+        token: Token { generation: SECOND, fingerprint: Fingerprint::of(&"next".into()), ..held },
+        fence: Fence::Next,
+        config: row.config,
+        last_used_at: row.last_used_at,
+        grant: None,
+    };
+    store.set_failing(Some("load"));
+    worlds[0].store.commit(commit).await.expect("the store works");
+    let in_memory = || worlds[1].cache.parts.memory.get(&worlds[1].key().hash()).map(|entry| entry.token.generation);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_memory(), Some(FIRST));
+    store.set_failing(None);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_memory(), Some(SECOND));
 }

@@ -64,6 +64,21 @@ fn another_replica_may_lag_but_not_for_long_unless_it_says_so() {
 }
 
 #[test]
+fn a_step_back_is_found_where_the_client_said_what_it_holds() {
+    let asked = Get { held: 2, ..get(2, 1, 1) };
+    let found = kinds(vec![Event::Get(get(1, 0, 2)), Event::Get(asked.clone())]);
+    assert_eq!(found, ["I1 gone back although the client said what it holds"]);
+    let degraded = |get: Get| Get {
+        answer: Answer::Token { generation: 1, verified: false, expires_at: 2000, server_time: 1000 },
+        ..get
+    };
+    assert!(kinds(vec![Event::Get(get(1, 0, 2)), Event::Get(degraded(asked.clone()))]).is_empty());
+    let unstored = Answer::Token { generation: 2, verified: false, expires_at: 2000, server_time: 1000 };
+    let unstored = Get { answer: unstored, ..get(1, 0, 2) };
+    assert!(kinds(vec![Event::Get(unstored), Event::Get(asked)]).is_empty(), "the store may not have it yet");
+}
+
+#[test]
 fn a_copy_that_is_called_current_counts_as_its_generation() {
     let not_modified = Get { held: 1, answer: Answer::NotModified { verified: true }, ..get(2, 0, 0) };
     assert_eq!(kinds(vec![Event::Get(get(1, 0, 2)), Event::Get(not_modified)]), ["I1 at one replica"]);
