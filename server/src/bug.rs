@@ -39,6 +39,22 @@ pub(crate) enum Bug {
     NextAttemptIgnored,
     /// A refresh token that rotates is sent while the store does not answer.
     RotatesWithoutTheStore,
+    /// The refresh token before the present one is not kept.
+    PreviousDropped,
+    /// A refresh token that came too late is thrown away.
+    CandidateDropped,
+    /// `invalid_grant` is believed without trying the refresh tokens that came late.
+    CandidatesNotTried,
+    /// An intent is fenced on the grant's version, but not on what was journalled since the grant was loaded.
+    IntentFencedOnVersionAlone,
+    /// Whoever ends its intent ends a successor's as well.
+    ForeignIntentEnded,
+    /// With a strict upstream a successor does not wait until its predecessor's call is over.
+    TakeoverWithoutWaiting,
+    /// `invalid_grant` is believed although the grant's version has moved.
+    InvalidGrantAlwaysBelieved,
+    /// The access token is handed out before the refresh token that came with it is stored.
+    ServedBeforeCommit,
     /// A token that was served unstored is stored only if nothing was skipped.
     ServedTokenLost,
 }

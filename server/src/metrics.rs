@@ -60,6 +60,12 @@ struct EndpointRefusalLabels {
     reason: EndpointRefusal,
 }
 
+/// The loss of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LossLabels {
+    in_doubt: &'static str,
+}
+
 /// The counters of a replica. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -69,6 +75,7 @@ pub struct Metrics {
     pub misses: Counter,
     /// Tokens that were taken out of service because an upstream refused them.
     pub rejections: Counter,
+    grants_lost: Family<LossLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     attempt_duration: Histogram,
     endpoint_calls: Family<EndpointLabels, Gauge>,
@@ -85,6 +92,7 @@ impl Metrics {
             hits: Counter::default(),
             misses: Counter::default(),
             rejections: Counter::default(),
+            grants_lost: Family::default(),
             attempts: Family::default(),
             attempt_duration: Histogram::new(exponential_buckets(0.005, 2.0, 13)),
             endpoint_calls: Family::default(),
@@ -96,6 +104,8 @@ impl Metrics {
         registry.register("hits", "Calls answered from memory", metrics.hits.clone());
         registry.register("misses", "Calls that waited for the store or the upstream", metrics.misses.clone());
         registry.register("rejections", "Tokens reported as refused and replaced", metrics.rejections.clone());
+        let lost = "Grants lost: a person has to log in again; in doubt where a refresh had ended unseen";
+        registry.register("grants_lost", lost, metrics.grants_lost.clone());
         registry.register("attempts", "Attempts to obtain a token, by outcome", metrics.attempts.clone());
         registry.register_with_unit(
             "attempt_duration",
@@ -105,6 +115,12 @@ impl Metrics {
         );
         metrics.register_endpoints(registry);
         metrics
+    }
+
+    /// Counts a grant that is lost; whether it was so because a refresh had ended unseen.
+    pub fn grant_lost(&self, in_doubt: bool) {
+        let in_doubt = if in_doubt { "true" } else { "false" };
+        self.grants_lost.get_or_create(&LossLabels { in_doubt }).inc();
     }
 
     fn register_endpoints(&self, registry: &mut Registry) {

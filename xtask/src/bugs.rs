@@ -24,6 +24,14 @@ const BUGS: &[(&str, &str)] = &[
     ("failure-displaces-token", "cache::tests::serving"),
     ("next-attempt-ignored", "cache::tests::serving"),
     ("rotates-without-the-store", "cache::tests::alone"),
+    ("previous-dropped", "store::memory"),
+    ("candidate-dropped", "store::memory"),
+    ("candidates-not-tried", "cache::flight::grant"),
+    ("intent-fenced-on-version-alone", "store::memory"),
+    ("foreign-intent-ended", "store::memory"),
+    ("takeover-without-waiting", "cache::flight::grant"),
+    ("invalid-grant-always-believed", "store::memory"),
+    ("served-before-commit", "cache::tests::alone"),
     ("served-token-lost", "store::memory"),
 ];
 

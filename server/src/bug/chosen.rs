@@ -21,6 +21,14 @@ const ALL: &[(&str, Bug)] = &[
     ("failure-displaces-token", Bug::FailureDisplacesToken),
     ("next-attempt-ignored", Bug::NextAttemptIgnored),
     ("rotates-without-the-store", Bug::RotatesWithoutTheStore),
+    ("previous-dropped", Bug::PreviousDropped),
+    ("candidate-dropped", Bug::CandidateDropped),
+    ("candidates-not-tried", Bug::CandidatesNotTried),
+    ("intent-fenced-on-version-alone", Bug::IntentFencedOnVersionAlone),
+    ("foreign-intent-ended", Bug::ForeignIntentEnded),
+    ("takeover-without-waiting", Bug::TakeoverWithoutWaiting),
+    ("invalid-grant-always-believed", Bug::InvalidGrantAlwaysBelieved),
+    ("served-before-commit", Bug::ServedBeforeCommit),
     ("served-token-lost", Bug::ServedTokenLost),
 ];
 

@@ -242,6 +242,9 @@ impl Attempt {
             last_used_at: self.last_used(),
             grant: update,
         };
+        if bug::has(Bug::ServedBeforeCommit) {
+            self.keep(token.clone());
+        }
         self.parts.failpoints.reach(Point::BeforeCommit).await;
         let Some(committed) = self.commit(&commit).await else { return Ok(self.serve_unstored(commit)) };
         self.parts.failpoints.reach(Point::AfterCommit).await;

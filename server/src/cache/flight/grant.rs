@@ -230,6 +230,7 @@ impl<'a> GrantFlight<'a> {
         if !self.attempt.parts.store.lose_grant(loss).await? {
             return Err(moved());
         }
+        self.attempt.parts.metrics.grant_lost(self.in_doubt);
         warn!(credential = %name, reason, "the grant is lost: a person has to log in again");
         Err(Error::new(ErrorKind::NeedsReauth, reason))
     }

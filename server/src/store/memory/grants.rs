@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
+    bug::{self, Bug},
     store::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall},
     time::Timestamp,
     types::{CredentialName, Fingerprint},
@@ -94,6 +95,9 @@ impl Grants {
         let of_grant =
             |grant: &Grant| grant.refresh_token == refresh_token || grant.previous.as_ref() == Some(&refresh_token);
         let known = self.grants.get(credential).is_some_and(of_grant);
+        if bug::has(Bug::CandidateDropped) {
+            return;
+        }
         if known || candidates.iter().any(|other| other.refresh_token == refresh_token) {
             return;
         }
@@ -105,7 +109,8 @@ impl Grants {
 
     pub(super) fn begin(&mut self, intent: RotationIntent, now: Timestamp) -> bool {
         let Some(grant) = self.grants.get_mut(&intent.credential) else { return false };
-        if (grant.version, grant.journal) != (intent.version, intent.journal) {
+        let journal = if bug::has(Bug::IntentFencedOnVersionAlone) { grant.journal } else { intent.journal };
+        if (grant.version, grant.journal) != (intent.version, journal) {
             return false;
         }
         let journal = self.journals.entry(intent.credential).or_default();
@@ -122,12 +127,16 @@ impl Grants {
     /// Ends the owner's own intent, never a successor's.
     pub(super) fn end_intent(&mut self, credential: &CredentialName, owner: Option<&str>) {
         if let (Some(grant), Some(owner)) = (self.grants.get_mut(credential), owner) {
-            grant.intent = grant.intent.take().filter(|open| open.owner != owner);
+            let any = bug::has(Bug::ForeignIntentEnded);
+            grant.intent = grant.intent.take().filter(|open| open.owner != owner && !any);
         }
     }
 
     pub(super) fn lose(&mut self, loss: GrantLoss) -> bool {
-        let grant = self.grants.get_mut(&loss.credential).filter(|grant| grant.version == loss.version);
+        let grant = self
+            .grants
+            .get_mut(&loss.credential)
+            .filter(|grant| grant.version == loss.version || bug::has(Bug::InvalidGrantAlwaysBelieved));
         let Some(grant) = grant else { return false };
         grant.needs_reauth = Some(loss.reason);
         grant.retry = false;
@@ -158,7 +167,7 @@ fn first(credential: CredentialName, refresh_token: &crate::types::Secret, at: T
 
 /// Replaces the refresh token. A loss that was recorded after its call was begun stays.
 fn rotate(grant: &mut Grant, update: &GrantUpdate, lost_at: u64) {
-    if update.sent != update.refresh_token {
+    if update.sent != update.refresh_token && !bug::has(Bug::PreviousDropped) {
         grant.previous = Some(update.sent.clone());
     }
     grant.version += 1;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::{
+    bug::{self, Bug},
     provider::Rotation,
     store::{Grant, GrantCandidate},
     types::{Fingerprint, Secret},
@@ -31,6 +32,7 @@ pub(super) fn choose<'a>(
     // One of an unknown version was sent while the store was out of reach: it counts as of the first log-in.
     let late = candidates.iter().rev().filter(|candidate| candidate.base_version.max(1) >= grant.planted);
     let lenient = matches!(rotation, Rotation::Grace(_)) && grant.version > grant.planted;
+    let late = late.filter(|_| !bug::has(Bug::CandidatesNotTried));
     let before = grant.previous.iter().filter(|_| lenient);
     let all = [&grant.refresh_token].into_iter().chain(late.map(|late| &late.refresh_token)).chain(before);
     all.into_iter().find(|token| !refused.contains(token))
@@ -50,7 +52,7 @@ pub(super) fn must_wait(
     let meets = |sent: Option<Fingerprint>| match rotation {
         Rotation::None => false,
         Rotation::Grace(_) => sent != Some(token),
-        Rotation::Strict => true,
+        Rotation::Strict => !bug::has(Bug::TakeoverWithoutWaiting),
     };
     let rests = [intent, stray].into_iter().flatten().filter(|(sent, _)| meets(*sent));
     rests.map(|(_, age)| call.saturating_sub(age)).max().unwrap_or_default()
