@@ -7,6 +7,6 @@ mod process;
 mod proxy;
 
 pub use pgbouncer::PgBouncer;
-pub use postgres::{OwnPostgres, Postgres};
-pub use process::{ChildGuard, free_port};
+pub use postgres::{OwnPostgres, PgNode, Postgres};
+pub use process::{ChildGuard, free_port, steady_ports};
 pub use proxy::Proxy;

@@ -15,9 +15,10 @@ use self::{cluster::Cluster, container::Container};
 
 pub(crate) mod cluster;
 mod container;
+mod node;
 mod own;
 
-pub use own::OwnPostgres;
+pub use self::{node::PgNode, own::OwnPostgres};
 
 /// Names the server to test with: a URL of a role that may create databases.
 const VARIABLE: &str = "TOKENCACHE_TEST_POSTGRES";

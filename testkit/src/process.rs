@@ -3,12 +3,19 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpListener},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Stdio, id},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::Duration,
 };
 
 const POLL: Duration = Duration::from_millis(20);
+
+/// Below the ports that the kernel hands out by itself.
+const STEADY: std::ops::Range<u16> = 20_000..32_000;
+
+/// How many steady ports this process has given out.
+static GIVEN: AtomicU16 = AtomicU16::new(0);
 
 /// A TCP port that nobody listens on at 127.0.0.1. Somebody may take it before the caller does: a server that can bind
 /// port 0 itself should.
@@ -18,6 +25,30 @@ const POLL: Duration = Duration::from_millis(20);
 /// If the loopback interface has no port left.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// TCP ports that nobody listens on at 127.0.0.1, and that the kernel gives to nobody: a server that is down for a while
+/// finds its own again.
+///
+/// # Errors
+///
+/// If there are not so many.
+pub fn steady_ports(count: usize) -> io::Result<Vec<u16>> {
+    let span = STEADY.end - STEADY.start;
+    // Processes that run at the same time begin at different places, and each gives no port twice.
+    let begin = u16::try_from(id().wrapping_mul(61) % u32::from(span)).unwrap_or_default();
+    let mut ports = vec![];
+    while ports.len() < count {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        if given >= span {
+            return Err(io::Error::other(format!("there are no {count} free ports")));
+        }
+        let port = STEADY.start + (begin + given) % span;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    Ok(ports)
 }
 
 /// A child process that ends, at the latest, when this is dropped: SIGTERM first, SIGKILL after a grace.
@@ -88,6 +119,16 @@ mod tests {
 
     fn exists(id: u32) -> bool {
         Path::new(&format!("/proc/{id}")).exists()
+    }
+
+    #[test]
+    fn a_steady_port_is_given_once_and_can_be_listened_on() {
+        let mut ports = steady_ports(5).expect("ports");
+        ports.extend(steady_ports(5).expect("more ports"));
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 10);
+        assert!(ports.iter().all(|port| STEADY.contains(port)));
     }
 
     #[test]

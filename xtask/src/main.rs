@@ -1,7 +1,8 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `bugs`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bugs`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bugs;
+mod drill;
 mod e2e;
 mod node;
 mod pgbouncer;
@@ -28,12 +29,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present
+    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present, then a short torture run and short drills
     Test,
     /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
     E2e,
     /// Hurts a fleet of replicas on one Postgres under load, and checks what clients and the upstream saw
     Torture(torture::Torture),
+    /// Measures one promise of a fleet: `drill help` lists them, `drill all` measures all, shortly
+    Drill(drill::Drill),
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
     /// Checks that the central crates are compiled in one version each, with one crypto back end
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Test => test::run(),
         Chore::E2e => e2e::run(),
         Chore::Torture(torture) => torture::run(&torture),
+        Chore::Drill(drill) => drill::run(&drill),
         Chore::Bugs => bugs::run(),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),

@@ -1,40 +1,53 @@
-//! What is done to the fleet, drawn from the seed: kills, stops, a database that crashes or stalls, networks that fail.
+//! What is done to the fleet, drawn from the seed: kills, stops, a database that crashes, stalls or is replaced, networks
+//! that fail, and replicas that die by themselves in the midst of a refresh.
 //!
 //! The seed repeats what is done and in which order; the processes keep their own time.
+
+mod hands;
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use anyhow::Result;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-use crate::{fleet::Fleet, idp::Step, proxy::Weather};
+use self::hands::{Blow, Hands, Link};
+use crate::{database::Deed, fleet::Fleet, idp::Step, proxy::Weather};
 
 /// How long a blow that is aimed at a step waits for a rotation to come to that step.
 const AIM: Duration = Duration::from_secs(3);
 
-/// What is done to a replica.
+/// Of a hundred or so deeds, how many are of which kind; and whether replicas fail by themselves.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
-    /// SIGKILL, and started again after a while.
-    Kill(Duration),
-    /// SIGSTOP, and SIGCONT after a while.
-    Stop(Duration),
-    /// SIGTERM, and started again.
-    Terminate,
-    /// Its way to the database, for a while.
-    Network(Weather, Duration),
+pub(crate) struct Menu {
+    /// A blow at a replica whose rotation has come to some step.
+    pub(crate) aimed: u32,
+    /// A blow at any replica.
+    pub(crate) blow: u32,
+    /// The way to the database.
+    pub(crate) network: u32,
+    /// The way to the upstream.
+    pub(crate) upstream: u32,
+    /// The servers of the database.
+    pub(crate) database: u32,
+    /// Replicas are started with points of a refresh at which they die or stand still; takes a program that can.
+    pub(crate) failpoints: bool,
+}
+
+impl Menu {
+    /// Everything.
+    pub(crate) const ALL: Self =
+        Self { aimed: 30, blow: 22, network: 18, upstream: 14, database: 16, failpoints: true };
 }
 
 /// What was done, in counts, and what went wrong that must not.
@@ -52,18 +65,8 @@ pub(crate) struct Adversary {
     rng: StdRng,
     /// The longest time between two deeds, in milliseconds.
     pause: u64,
+    menu: Menu,
     hands: Arc<Hands>,
-}
-
-/// What the deeds under way share.
-#[derive(Debug)]
-struct Hands {
-    fleet: Arc<Fleet>,
-    /// One deed at a time for each replica's process, for each network, and for the database.
-    processes: Vec<Arc<AsyncMutex<()>>>,
-    networks: Vec<Arc<AsyncMutex<()>>>,
-    database: Arc<AsyncMutex<()>>,
-    damage: Mutex<Damage>,
 }
 
 impl Adversary {
@@ -73,23 +76,18 @@ impl Adversary {
         blows: mpsc::UnboundedReceiver<(Step, usize)>,
         seed: u64,
         pause: Duration,
+        menu: Menu,
     ) -> Self {
-        let one_each = || fleet.replicas.iter().map(|_| Arc::default()).collect();
         let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let hands = Hands {
-            fleet: Arc::clone(&fleet),
-            processes: one_each(),
-            networks: one_each(),
-            database: Arc::default(),
-            damage: Mutex::default(),
-        };
-        Self { fleet, blows, rng: StdRng::seed_from_u64(seed), pause, hands: Arc::new(hands) }
+        let hands = Arc::new(Hands::new(Arc::clone(&fleet), seed ^ 3, menu.failpoints));
+        Self { fleet, blows, rng: StdRng::seed_from_u64(seed), pause, menu, hands }
     }
 
     /// Does one thing after the other, some of them at the same time, until it is told to stop; then waits until all
     /// are undone.
     pub(crate) async fn run(mut self, stop: Arc<AtomicBool>) -> Damage {
-        let mut deeds = JoinSet::new();
+        let (mut deeds, reviver) = (JoinSet::new(), Arc::clone(&self.hands));
+        let reviver = tokio::spawn(async move { reviver.revive().await });
         while !stop.load(Ordering::Relaxed) {
             let pause = self.rng.random_range(self.pause / 10..=self.pause);
             sleep(Duration::from_millis(pause)).await;
@@ -97,27 +95,31 @@ impl Adversary {
         }
         self.fleet.idp.arm(None);
         while deeds.join_next().await.is_some() {}
-        std::mem::take(&mut *self.hands.damage.lock().unwrap_or_else(PoisonError::into_inner))
+        reviver.abort();
+        let _ = reviver.await;
+        self.hands.make_sound().await;
+        self.hands.damage()
     }
 
     async fn act(&mut self, deeds: &mut JoinSet<()>) {
         let replica = self.rng.random_range(0..self.fleet.replicas.len());
         let hands = Arc::clone(&self.hands);
-        match self.rng.random_range(0..93) {
-            0..35 => self.aim(deeds).await,
-            35..60 => {
-                let blow = self.blow();
-                deeds.spawn(async move { hands.strike(replica, blow, "at any time").await });
-            }
-            60..80 => {
-                let blow = self.weather();
-                deeds.spawn(async move { hands.strike(replica, blow, "").await });
-            }
-            80..88 => drop(deeds.spawn(async move { hands.crash_database().await })),
-            _ => {
-                let pause = self.between(100, 3000);
-                deeds.spawn(async move { hands.pause_database(pause).await });
-            }
+        let Menu { aimed, blow, network, upstream, database, .. } = self.menu;
+        let dice = self.rng.random_range(0..aimed + blow + network + upstream + database);
+        if dice < aimed {
+            self.aim(deeds).await;
+        } else if dice < aimed + blow {
+            let blow = self.blow();
+            deeds.spawn(async move { hands.strike(replica, blow, "at any time").await });
+        } else if dice < aimed + blow + network {
+            let (weather, time) = (self.weather(true), self.between(100, 5000));
+            deeds.spawn(async move { hands.spoil(Link::Database, replica, weather, time).await });
+        } else if dice < aimed + blow + network + upstream {
+            let (weather, time) = (self.weather(false), self.between(100, 4000));
+            deeds.spawn(async move { hands.spoil(Link::Upstream, replica, weather, time).await });
+        } else {
+            let deed = self.deed();
+            deeds.spawn(async move { hands.hurt_database(deed).await });
         }
     }
 
@@ -147,100 +149,30 @@ impl Adversary {
         }
     }
 
-    fn weather(&mut self) -> Blow {
-        let weather = match self.rng.random_range(0..3) {
+    /// Where `stalls`, also one that delivers after any time what was sent. At the upstream that would be a call whose
+    /// caller has long given it up, beside its successor's: nobody could do anything about it.
+    fn weather(&mut self, stalls: bool) -> Weather {
+        match self.rng.random_range(0..if stalls { 5 } else { 4 }) {
             0 => Weather::Cut,
-            1 => Weather::Stalled,
-            _ => Weather::Slow(self.between(5, 200)),
-        };
-        Blow::Network(weather, self.between(100, 5000))
+            1 => Weather::RequestsLost,
+            2 => Weather::AnswersLost,
+            3 => Weather::Slow(self.between(5, 200)),
+            _ => Weather::Stalled,
+        }
+    }
+
+    fn deed(&mut self) -> Deed {
+        match self.rng.random_range(0..12) {
+            0..3 => Deed::Crash,
+            3..5 => Deed::Pause(self.between(100, 3000)),
+            5..7 => Deed::Restart(self.between(0, 3000)),
+            7..9 => Deed::Failover(self.between(0, 3000)),
+            9..11 => Deed::FailoverFrozen(self.between(0, 6000)),
+            _ => Deed::NoStandby(self.between(100, 6000)),
+        }
     }
 
     fn between(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.rng.random_range(from..=to))
-    }
-}
-
-impl Hands {
-    /// Strikes a replica, unless it is being hurt in this way already, and undoes it after a while.
-    async fn strike(&self, replica: usize, blow: Blow, point: &str) {
-        let guarded = if matches!(blow, Blow::Network(..)) { &self.networks } else { &self.processes };
-        let Ok(_guard) = guarded[replica].try_lock() else { return };
-        let (history, target) = (&self.fleet.history, format!("r{replica} {point}"));
-        let name = match blow {
-            Blow::Kill(_) => format!("kill -9 {point}"),
-            Blow::Stop(_) => format!("stop {point}"),
-            Blow::Terminate => "terminate".to_owned(),
-            Blow::Network(Weather::Slow(_), _) => "network slow".to_owned(),
-            Blow::Network(weather, _) => format!("network {weather:?}").to_lowercase(),
-        };
-        self.count(&name);
-        history.fault(&name, &target);
-        if let Err(error) = self.carry_out(replica, blow).await {
-            self.fail(format!("{name} of r{replica}: {error:#}"));
-        }
-        history.fault(&format!("end of {name}"), &target);
-    }
-
-    async fn carry_out(&self, index: usize, blow: Blow) -> Result<()> {
-        let replica = &self.fleet.replicas[index];
-        match blow {
-            Blow::Kill(down) => {
-                replica.kill().await?;
-                sleep(down).await;
-                replica.start().await
-            }
-            Blow::Stop(pause) => {
-                replica.signal("STOP").await?;
-                sleep(pause).await;
-                replica.signal("CONT").await
-            }
-            Blow::Terminate => {
-                let ended = replica.terminate().await;
-                replica.start().await?;
-                ended
-            }
-            Blow::Network(weather, time) => {
-                self.fleet.proxies[index].set(weather);
-                sleep(time).await;
-                self.fleet.proxies[index].set(Weather::Fair);
-                Ok(())
-            }
-        }
-    }
-
-    async fn crash_database(&self) {
-        let Ok(_guard) = self.database.try_lock() else { return };
-        if !self.fleet.database.can_be_hurt() {
-            return;
-        }
-        self.count("database crash");
-        self.fleet.history.fault("crash", "database");
-        if let Err(error) = self.fleet.database.crash().await {
-            // It may be recovering from the last one.
-            self.fleet.history.fault("no crash", &format!("database: {error:#}"));
-        }
-    }
-
-    async fn pause_database(&self, pause: Duration) {
-        let Ok(_guard) = self.database.try_lock() else { return };
-        if !self.fleet.database.can_be_hurt() {
-            return;
-        }
-        self.count("database stopped");
-        self.fleet.history.fault("stop", "database");
-        if let Err(error) = self.fleet.database.pause(pause).await {
-            self.fail(format!("stopping the database: {error:#}"));
-        }
-        self.fleet.history.fault("end of stop", "database");
-    }
-
-    fn count(&self, deed: &str) {
-        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        *damage.deeds.entry(deed.to_owned()).or_default() += 1;
-    }
-
-    fn fail(&self, text: String) {
-        self.damage.lock().unwrap_or_else(PoisonError::into_inner).failures.push(text);
     }
 }

@@ -1,16 +1,23 @@
-//! The database of the run: what is in its tables, and how it crashes and stalls.
+//! The database of the run: what is in its tables, and how its servers crash, stall and replace each other.
 //!
-//! One cluster for now. A standby and the failover to it belong here, beside [`Database::crash`].
+//! Its own servers, where there are binaries for it: a primary, and a standby that has every commit before it is
+//! acknowledged. Else the Postgres of the tests, which is not hurt.
 
-use std::{fs, process, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use tokencache_testkit::Postgres;
-use tokio::time::sleep;
+use anyhow::{Context as _, Result, bail, ensure};
+use sqlx::{Connection as _, PgConnection, Row as _};
+use tokencache_testkit::{PgNode, Postgres};
+use tokio::{sync::Mutex, time::sleep};
 use url::Url;
 
-use crate::replica::signal;
+use crate::{history::History, proxy};
+
+const NAME: &str = "tokencache";
 
 /// A refresh token in the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,78 +28,147 @@ pub(crate) struct Kept {
     pub(crate) current: bool,
 }
 
+/// What is done to the servers. Each deed ends with a primary, and a standby that follows it, if there was one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// A backend dies; the server ends all connections and recovers.
+    Crash,
+    /// All processes of the primary stop for a while.
+    Pause(Duration),
+    /// The primary is shut down in order, and started after a while.
+    Restart(Duration),
+    /// The primary dies, and the standby takes its place; after a while it gets a standby of its own.
+    Failover(Duration),
+    /// The same, where the primary does not die at first but stops: its connections stay and say nothing.
+    FailoverFrozen(Duration),
+    /// The standby goes away for a while: nothing is acknowledged meanwhile.
+    NoStandby(Duration),
+}
+
+impl Deed {
+    /// Its name in the history.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "database crash",
+            Self::Pause(_) => "database stopped",
+            Self::Restart(_) => "database restart",
+            Self::Failover(_) => "database failover",
+            Self::FailoverFrozen(_) => "database failover from a primary that hangs",
+            Self::NoStandby(_) => "database standby gone",
+        }
+    }
+}
+
 /// The database.
 #[derive(Debug)]
 pub(crate) struct Database {
-    url: Url,
-    /// The server's first process, if this run started it and may hurt it.
-    postmaster: Option<u32>,
+    /// Where the primary is now.
+    url: StdMutex<Url>,
+    /// The run's own servers.
+    servers: Option<Mutex<Servers>>,
+}
+
+#[derive(Debug)]
+struct Servers {
+    primary: PgNode,
+    standby: Option<PgNode>,
 }
 
 impl Database {
-    /// An empty one, whose commits outlive a crash of the server.
-    pub(crate) async fn create() -> Result<Self> {
-        let server = Postgres::start().await?;
-        anyhow::ensure!(server.password().is_none(), "the torture run needs a Postgres without a password");
-        let url: Url = server.new_database().await?.parse()?;
-        let mut connection = PgConnection::connect(url.as_str()).await?;
-        // The cluster of the tests acknowledges commits before they are written: a crash would lose some of them.
-        let name = url.path().trim_start_matches('/');
-        let durable = format!("ALTER DATABASE {name} SET synchronous_commit = on");
-        sqlx::raw_sql(AssertSqlSafe(durable)).execute(&mut connection).await?;
-        let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+    /// An empty one, whose commits outlive the end of a server; with a standby if one is asked for and can be had.
+    pub(crate) async fn create(with_standby: bool) -> Result<Self> {
+        if PgNode::available().is_err() {
+            let server = Postgres::start().await?;
+            ensure!(server.password().is_none(), "the run needs a Postgres without a password");
+            let url: Url = server.new_database().await?.parse()?;
+            return Ok(Self { url: StdMutex::new(url), servers: None });
+        }
+        let primary = PgNode::primary().await?;
+        let mut connection = PgConnection::connect(&primary.url("postgres")).await?;
+        sqlx::raw_sql("CREATE DATABASE tokencache TEMPLATE template0").execute(&mut connection).await?;
         connection.close().await?;
-        let postmaster = u32::try_from(backend).ok().and_then(parent);
-        Ok(Self { url, postmaster: postmaster.filter(|id| is_ours(*id)) })
+        let mut servers = Servers { primary, standby: None };
+        if with_standby {
+            servers.follow().await?;
+        }
+        let url = servers.primary.url(NAME).parse()?;
+        Ok(Self { url: StdMutex::new(url), servers: Some(Mutex::new(servers)) })
     }
 
-    /// Its host and port.
-    pub(crate) fn address(&self) -> Result<(String, u16)> {
-        let host = self.url.host_str().context("the database's URL has no host")?;
-        Ok((host.to_owned(), self.url.port().unwrap_or(5432)))
+    /// Where the primary listens.
+    pub(crate) async fn address(&self) -> Result<SocketAddr> {
+        let url = self.url();
+        let host = url.host_str().context("the database's URL has no host")?;
+        proxy::resolve(host, url.port().unwrap_or(5432)).await
     }
 
     /// Its URL by way of a port of loopback.
     pub(crate) fn through(&self, port: u16) -> Result<String> {
-        let mut url = self.url.clone();
+        let mut url = self.url();
         url.set_host(Some("127.0.0.1"))?;
         url.set_port(Some(port)).ok().context("the database's URL takes no port")?;
         Ok(url.into())
     }
 
-    /// Whether its processes are this run's own.
+    /// Whether its servers are this run's own.
     pub(crate) fn can_be_hurt(&self) -> bool {
-        self.postmaster.is_some()
+        self.servers.is_some()
     }
 
-    /// Kills a backend: the server then ends all others and recovers from its log, as after a crash of its own.
-    pub(crate) async fn crash(&self) -> Result<()> {
-        let Some(postmaster) = self.postmaster else { return Ok(()) };
-        let mut connection = PgConnection::connect(self.url.as_str()).await?;
-        let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
-        let backend = u32::try_from(backend)?;
-        // Its own connection's: that process is there for certain.
-        anyhow::ensure!(parent(backend) == Some(postmaster), "process {backend} is no backend of the run's server");
-        signal("KILL", &[backend]).await?;
-        drop(connection);
-        Ok(())
+    /// Does something to the servers, and waits until all is well again; nothing if they are not this run's own or
+    /// something is being done to them already. `lead` is called with the address of a new primary.
+    pub(crate) async fn hurt(&self, deed: Deed, history: &History, lead: impl Fn(SocketAddr)) -> Result<()> {
+        let Some(servers) = &self.servers else { return Ok(()) };
+        let mut servers = servers.lock().await;
+        match deed {
+            Deed::Crash => servers.primary.crash().await?,
+            Deed::Pause(pause) => {
+                servers.primary.freeze().await?;
+                sleep(pause).await;
+                servers.primary.thaw().await?;
+            }
+            Deed::Restart(pause) => {
+                servers.primary.shut_down().await?;
+                sleep(pause).await;
+                servers.primary.start().await?;
+            }
+            Deed::Failover(pause) | Deed::FailoverFrozen(pause) => {
+                let mut old = servers.fail_over(matches!(deed, Deed::FailoverFrozen(_))).await?;
+                *self.url.lock().unwrap_or_else(PoisonError::into_inner) = servers.primary.url(NAME).parse()?;
+                lead(SocketAddr::from((Ipv4Addr::LOCALHOST, servers.primary.port())));
+                history.fault("the standby is the primary", "database");
+                sleep(pause).await;
+                old.kill().await?;
+                servers.follow().await?;
+            }
+            Deed::NoStandby(pause) => {
+                let standby = servers.standby.as_mut().context("there is no standby to go away")?;
+                standby.shut_down().await?;
+                sleep(pause).await;
+                standby.start().await?;
+            }
+        }
+        match servers.standby {
+            Some(_) => servers.primary.followed().await,
+            None => Ok(()),
+        }
     }
 
-    /// Stops all processes of the server for a while.
-    pub(crate) async fn pause(&self, pause: Duration) -> Result<()> {
-        let Some(postmaster) = self.postmaster else { return Ok(()) };
-        // The first one first: it starts no others then.
-        signal("STOP", &[postmaster]).await?;
-        let stopped: Vec<u32> = children(postmaster);
-        signal("STOP", &stopped).await?;
-        sleep(pause).await;
-        signal("CONT", &stopped).await?;
-        signal("CONT", &[postmaster]).await
+    /// Shuts the server down until [`Self::come_up`].
+    pub(crate) async fn go_down(&self) -> Result<()> {
+        let Some(servers) = &self.servers else { bail!("the database is not this run's own and cannot be shut down") };
+        servers.lock().await.primary.shut_down().await
+    }
+
+    /// Starts the server again.
+    pub(crate) async fn come_up(&self) -> Result<()> {
+        let Some(servers) = &self.servers else { return Ok(()) };
+        servers.lock().await.primary.start().await
     }
 
     /// How many tokens were minted and stored, for all keys together.
     pub(crate) async fn generations(&self) -> Result<i64> {
-        let mut connection = PgConnection::connect(self.url.as_str()).await?;
+        let mut connection = PgConnection::connect(self.url().as_str()).await?;
         let sum = sqlx::query_scalar("SELECT coalesce(sum(generation), 0)::bigint FROM tokens");
         let sum = sum.fetch_one(&mut connection).await?;
         connection.close().await?;
@@ -101,7 +177,7 @@ impl Database {
 
     /// Every refresh token in the tables.
     pub(crate) async fn refresh_tokens(&self) -> Result<Vec<Kept>> {
-        let mut connection = PgConnection::connect(self.url.as_str()).await?;
+        let mut connection = PgConnection::connect(self.url().as_str()).await?;
         let rows = sqlx::query(
             "SELECT credential, refresh_token AS token, true AS current FROM grants \
              UNION ALL SELECT credential, previous, false FROM grants WHERE previous IS NOT NULL \
@@ -116,23 +192,29 @@ impl Database {
         });
         kept.collect()
     }
+
+    fn url(&self) -> Url {
+        self.url.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-/// The parent of a process on this machine.
-fn parent(process: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-}
+impl Servers {
+    /// Kills or freezes the primary, and has the standby take its place; the old one. Nobody may be led to the new one
+    /// before: it waits for no standby of its own.
+    async fn fail_over(&mut self, freeze: bool) -> Result<PgNode> {
+        let next = self.standby.take().context("there is no standby to fail over to")?;
+        if freeze {
+            self.primary.freeze().await?;
+        } else {
+            self.primary.kill().await?;
+        }
+        next.promote().await?;
+        Ok(std::mem::replace(&mut self.primary, next))
+    }
 
-/// Whether a process descends from this one.
-fn is_ours(process: u32) -> bool {
-    let own = process::id();
-    let ancestors = std::iter::successors(Some(process), |id| parent(*id).filter(|id| *id > 1));
-    ancestors.skip(1).take(8).any(|id| id == own)
-}
-
-fn children(of: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter(|id| parent(*id) == Some(of)).collect()
+    /// Gives the primary a standby that has every commit before it is acknowledged.
+    async fn follow(&mut self) -> Result<()> {
+        self.standby = Some(PgNode::standby_of(&self.primary).await?);
+        self.primary.wait_for_standby(true).await
+    }
 }

@@ -1,6 +1,7 @@
 //! Everything that runs: the upstream, the database, the networks, the replicas; and the person who logs in again.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 use anyhow::Result;
 use tempfile::TempDir;
 use tokencache_proto::v1::RefreshTokenRequest;
+use tokencache_testkit::steady_ports;
 use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
@@ -16,12 +18,13 @@ use tokio::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    database::Database,
+    clock::Clock,
+    database::{Database, Deed},
     history::{Event, History},
     idp::{IdentityProvider, Step},
     proxy::Proxy,
-    replica::{Replica, free_ports},
-    scene::{self, Ports, Surroundings},
+    replica::Replica,
+    scene::{self, Plan, Ports, Surroundings},
     truth::Truth,
 };
 
@@ -38,7 +41,10 @@ pub(crate) struct Fleet {
     pub(crate) truth: Arc<Truth>,
     pub(crate) idp: Arc<IdentityProvider>,
     pub(crate) database: Database,
+    /// The ways of the replicas to the database.
     pub(crate) proxies: Vec<Proxy>,
+    /// Their ways to the upstream.
+    pub(crate) upstreams: Vec<Proxy>,
     pub(crate) replicas: Vec<Arc<Replica>>,
     secrets: PathBuf,
     log_in: Mutex<()>,
@@ -49,19 +55,18 @@ impl Fleet {
     /// Starts everything; steps at which replicas are to be hurt are told on the other end of `blows`.
     pub(crate) async fn start(
         binary: &Path,
-        count: usize,
-        (truth, history, seed): (Arc<Truth>, History, u64),
+        plan: &Plan,
+        clock: Clock,
         blows: mpsc::UnboundedSender<(Step, usize)>,
     ) -> Result<Self> {
+        let history = History::new(clock);
+        let truth = Arc::new(Truth::new(clock, plan.credentials.clone(), plan.seed ^ 1));
+        truth.set_patience(plan.timeout);
         let directory = tempfile::Builder::new().prefix("tokencache-torture-").tempdir()?;
         let secrets = directory.path().join("secrets");
-        std::fs::create_dir(&secrets)?;
-        scene::write_secret(&secrets, "client", "client-secret")?;
-        for (number, credential) in truth.credentials().iter().enumerate() {
-            scene::write_secret(&secrets, &format!("{}.rt", credential.name), &truth.log_in(number))?;
-        }
-        let database = Database::create().await?;
-        let idp = IdentityProvider::new(Arc::clone(&truth), history.clone(), seed, blows);
+        log_in_all(&truth, &secrets)?;
+        let database = Database::create(plan.with_standby).await?;
+        let idp = IdentityProvider::new(Arc::clone(&truth), history.clone(), plan.seed ^ 2, blows);
         let upstream = idp.listen(0).await?;
         let mut fleet = Self {
             history,
@@ -69,15 +74,16 @@ impl Fleet {
             idp,
             database,
             proxies: vec![],
+            upstreams: vec![],
             replicas: vec![],
             secrets,
             log_in: Mutex::default(),
             directory,
         };
-        let ports = free_ports(3 * count)?;
+        let ports = steady_ports(3 * plan.replicas)?;
         for (index, ports) in ports.chunks_exact(3).enumerate() {
             let ports = Ports { client: ports[0], admin: ports[1], metrics: ports[2] };
-            fleet.add_replica(binary, index, ports, upstream).await?;
+            fleet.add_replica(binary, plan, (index, ports), upstream).await?;
         }
         // One after the other at first: whoever comes first makes the tables.
         for replica in &fleet.replicas {
@@ -87,20 +93,38 @@ impl Fleet {
         Ok(fleet)
     }
 
-    async fn add_replica(&mut self, binary: &Path, index: usize, ports: Ports, upstream: u16) -> Result<()> {
-        let (host, port) = self.database.address()?;
-        let proxy = Proxy::start(host, port).await?;
-        let own_upstream = self.idp.listen(index).await?;
-        let store = self.database.through(proxy.port())?;
-        let around =
-            Surroundings { replica: index, ports, store: &store, upstream, own_upstream, secrets: &self.secrets };
+    async fn add_replica(
+        &mut self,
+        binary: &Path,
+        plan: &Plan,
+        (index, ports): (usize, Ports),
+        upstream: u16,
+    ) -> Result<()> {
+        let proxy = Proxy::start(self.database.address().await?).await?;
+        let seen_as = self.idp.listen(index).await?;
+        let own_upstream = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, seen_as))).await?;
+        let around = Surroundings {
+            replica: index,
+            ports,
+            store: &self.database.through(proxy.port())?,
+            upstream,
+            own_upstream: own_upstream.port(),
+            secrets: &self.secrets,
+        };
         let directory = self.directory.path().join(format!("r{index}"));
         std::fs::create_dir(&directory)?;
-        let text = scene::configuration(&around, self.truth.credentials());
-        std::fs::write(directory.join("tokencached.toml"), text)?;
+        std::fs::write(directory.join("tokencached.toml"), scene::configuration(&around, plan))?;
         self.proxies.push(proxy);
-        self.replicas.push(Arc::new(Replica::new(index, binary.to_owned(), directory, ports)));
+        self.upstreams.push(own_upstream);
+        let replica = Replica::new(index, binary.to_owned(), directory, ports, plan.log.clone());
+        self.replicas.push(Arc::new(replica));
         Ok(())
+    }
+
+    /// Does something to the database, and waits until all is well again. All replicas are led to a new primary.
+    pub(crate) async fn hurt_database(&self, deed: Deed) -> Result<()> {
+        let lead = |primary| self.proxies.iter().for_each(|proxy| proxy.lead_to(primary));
+        self.database.hurt(deed, &self.history, lead).await
     }
 
     /// Somebody was told that a grant is lost. If it is, and this is news, a person logs in again.
@@ -129,6 +153,16 @@ impl Fleet {
             Err(_) => Err(failed("no answer".to_owned())),
         }
     }
+}
+
+/// Logs in once for each credential, and leaves its refresh token where the replicas look for it.
+fn log_in_all(truth: &Truth, secrets: &Path) -> Result<()> {
+    std::fs::create_dir(secrets)?;
+    scene::write_secret(secrets, "client", "client-secret")?;
+    for (number, credential) in truth.credentials().iter().enumerate() {
+        scene::write_secret(secrets, &format!("{}.rt", credential.name), &truth.log_in(number))?;
+    }
+    Ok(())
 }
 
 /// The machine-readable reason of a failure; empty if it is not the broker's.

@@ -2,6 +2,7 @@
 //! cut the connection after it has rotated, and knows whether an answer was taken.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use url::form_urlencoded;
@@ -61,6 +62,10 @@ pub(crate) struct IdentityProvider {
     truth: Arc<Truth>,
     history: History,
     faults: AtomicBool,
+    /// It takes no calls: connections are closed at once.
+    down: AtomicBool,
+    /// Calls that come to this step go no further.
+    hold: watch::Sender<Option<Step>>,
     state: Mutex<State>,
     blows: mpsc::UnboundedSender<(Step, usize)>,
 }
@@ -71,6 +76,8 @@ struct State {
     in_a_row: Vec<u32>,
     armed: Option<Step>,
     manners: [u64; 5],
+    /// The credentials of which a call was held up: the next ones go through.
+    held: HashSet<usize>,
 }
 
 impl IdentityProvider {
@@ -82,8 +89,10 @@ impl IdentityProvider {
         blows: mpsc::UnboundedSender<(Step, usize)>,
     ) -> Arc<Self> {
         let in_a_row = vec![0; truth.credentials().len()];
-        let state = State { rng: StdRng::seed_from_u64(seed), in_a_row, armed: None, manners: [0; 5] };
-        Arc::new(Self { truth, history, faults: AtomicBool::new(false), state: Mutex::new(state), blows })
+        let state =
+            State { rng: StdRng::seed_from_u64(seed), in_a_row, armed: None, manners: [0; 5], held: HashSet::new() };
+        let (faults, down, hold) = (AtomicBool::new(false), AtomicBool::new(false), watch::Sender::new(None));
+        Arc::new(Self { truth, history, faults, down, hold, state: Mutex::new(state), blows })
     }
 
     /// Listens for the calls of one replica; the port.
@@ -94,6 +103,7 @@ impl IdentityProvider {
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
+                    Ok(_) if this.down.load(Ordering::Relaxed) => {}
                     Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&this).serve(replica, stream))),
                     // Out of descriptors, say: it passes.
                     Err(_) => sleep(Duration::from_millis(50)).await,
@@ -106,6 +116,22 @@ impl IdentityProvider {
     /// Begins or ends to answer in odd ways.
     pub(crate) fn set_faults(&self, on: bool) {
         self.faults.store(on, Ordering::Relaxed);
+    }
+
+    /// Goes down, so that nobody gets an answer, or comes up again.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// Of each credential, holds up the next call that comes to `step`; `None` lets go of all.
+    pub(crate) fn hold(&self, step: Option<Step>) {
+        self.state().held.clear();
+        self.hold.send_replace(step);
+    }
+
+    /// Of how many credentials a call was held up.
+    pub(crate) fn held(&self) -> usize {
+        self.state().held.len()
     }
 
     /// The next rotation that comes to this step costs its replica dearly.
@@ -178,11 +204,17 @@ impl Seen<'_> {
     async fn answer(&self, mut stream: TcpStream) -> bool {
         self.tell("received");
         self.reach(Step::Received).await;
+        if !self.pass(Step::Received, &mut stream).await {
+            return false;
+        }
         match self.idp.choose(self.credential) {
             Manner::Answer(before, after) => {
                 sleep(before).await;
                 let redeemed = self.redeem();
                 self.reach(Step::Rotated).await;
+                if !self.pass(Step::Rotated, &mut stream).await {
+                    return false;
+                }
                 sleep(after).await;
                 self.write(stream, redeemed).await
             }
@@ -209,10 +241,26 @@ impl Seen<'_> {
         }
     }
 
+    /// Waits while calls are held up at this step. False: the caller has gone meanwhile.
+    async fn pass(&self, step: Step, stream: &mut TcpStream) -> bool {
+        let mut hold = self.idp.hold.subscribe();
+        if *hold.borrow() != Some(step) || !self.idp.state().held.insert(self.credential) {
+            return true;
+        }
+        self.tell("held up");
+        tokio::select! {
+            _ = hold.wait_for(|hold| *hold != Some(step)) => true,
+            _ = stream.read_u8() => {
+                self.tell("given up");
+                false
+            }
+        }
+    }
+
     async fn write(&self, mut stream: TcpStream, redeemed: Redeemed) -> bool {
         let (status, body) = match redeemed {
-            Redeemed::Tokens { access, refresh } => {
-                let expires_in = crate::scene::LIFETIME.as_secs();
+            Redeemed::Tokens { access, refresh, lifetime } => {
+                let expires_in = Duration::from_millis(u64::try_from(lifetime).unwrap_or(0)).as_secs_f64();
                 let mut body = json!({ "access_token": access, "token_type": "Bearer", "expires_in": expires_in });
                 if let Some(refresh) = refresh {
                     body["refresh_token"] = refresh.into();

@@ -185,7 +185,8 @@ impl Client {
 
     /// Calls the protected API; the status.
     fn present(&self, name: &str, token: &Token) -> u16 {
-        let answer = self.fleet.truth.api(&token.access_token);
+        let credential = self.fleet.truth.number(name).unwrap_or(usize::MAX);
+        let answer = self.fleet.truth.api(credential, &token.access_token);
         self.fleet.history.add(Event::Use {
             client: self.id,
             credential: name.to_owned(),

@@ -2,19 +2,21 @@
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio, id},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{ExitStatus, Stdio},
+    sync::{
+        Mutex as StdMutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use tokencache_proto::v1::{admin_service_client::AdminServiceClient, token_service_client::TokenServiceClient};
 use tokio::{
     process::{Child, Command},
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -24,10 +26,6 @@ use crate::scene::Ports;
 /// How long a replica may take to end after SIGTERM.
 pub(crate) const END: Duration = Duration::from_secs(25);
 
-/// Below the ports that the kernel hands out, for a replica that is down must find its own again.
-const FIRST_PORT: u16 = 20_000;
-const LAST_PORT: u16 = 32_000;
-
 /// One replica. Its directory and its ports outlive its process.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -35,14 +33,27 @@ pub(crate) struct Replica {
     program: PathBuf,
     directory: PathBuf,
     ports: Ports,
+    log_filter: String,
     process: Mutex<Option<Child>>,
+    /// When its present life began.
+    born: StdMutex<Instant>,
     lives: AtomicU32,
+    /// `TOKENCACHE_FAILPOINTS` of the lives to come.
+    failpoints: StdMutex<String>,
 }
 
 impl Replica {
     /// A replica in a directory that holds its configuration.
-    pub(crate) fn new(index: usize, program: PathBuf, directory: PathBuf, ports: Ports) -> Self {
-        Self { index, program, directory, ports, process: Mutex::default(), lives: AtomicU32::new(0) }
+    pub(crate) fn new(index: usize, program: PathBuf, directory: PathBuf, ports: Ports, log_filter: String) -> Self {
+        let (process, lives, failpoints) = (Mutex::default(), AtomicU32::new(0), StdMutex::default());
+        let born = StdMutex::new(Instant::now());
+        Self { index, program, directory, ports, log_filter, process, born, lives, failpoints }
+    }
+
+    /// At which points of a refresh, and how, the lives to come fail by themselves; empty: at none. Takes a program that
+    /// was built with the feature `failpoints`.
+    pub(crate) fn set_failpoints(&self, orders: &str) {
+        orders.clone_into(&mut self.failpoints.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Starts the process, if it does not run; does not wait until it serves.
@@ -54,9 +65,11 @@ impl Replica {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.program);
         command.args(["serve", "--config", "tokencached.toml"]).current_dir(&self.directory);
-        command.env("RUST_LOG", "info,tokencache_server=debug").stdin(Stdio::null());
+        command.env("RUST_LOG", &self.log_filter).stdin(Stdio::null());
+        command.env("TOKENCACHE_FAILPOINTS", &*self.failpoints.lock().unwrap_or_else(PoisonError::into_inner));
         command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         *process = Some(command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?);
+        *self.born.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.lives.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -87,6 +100,17 @@ impl Replica {
         }
     }
 
+    /// If the process has ended by itself, takes note of that: how.
+    pub(crate) async fn bury(&self) -> Result<Option<ExitStatus>> {
+        let mut process = self.process.lock().await;
+        let Some(running) = &mut *process else { return Ok(None) };
+        let ended = running.try_wait()?;
+        if ended.is_some() {
+            *process = None;
+        }
+        Ok(ended)
+    }
+
     /// SIGKILL.
     pub(crate) async fn kill(&self) -> Result<()> {
         match self.process.lock().await.take() {
@@ -95,17 +119,23 @@ impl Replica {
         }
     }
 
-    /// SIGTERM, and waits for the end. An end that is late or no success is an error.
-    pub(crate) async fn terminate(&self) -> Result<()> {
+    /// SIGTERM, and waits for the end: how it ended. One that is late is an error.
+    pub(crate) async fn terminate(&self) -> Result<Option<ExitStatus>> {
         self.signal("TERM").await?;
-        let Some(mut process) = self.process.lock().await.take() else { return Ok(()) };
+        let Some(mut process) = self.process.lock().await.take() else { return Ok(None) };
         let Ok(status) = timeout(END, process.wait()).await else {
             process.kill().await?;
             bail!("r{} had not ended {END:?} after SIGTERM", self.index);
         };
-        let status = status?;
-        ensure!(status.success(), "r{} ended with {status} after SIGTERM", self.index);
-        Ok(())
+        Ok(Some(status?))
+    }
+
+    /// SIGTERM, and waits for the end. An end that is late or no success is an error.
+    pub(crate) async fn end_in_peace(&self) -> Result<()> {
+        match self.terminate().await? {
+            Some(status) if !status.success() => bail!("r{} ended with {status} after SIGTERM", self.index),
+            _ => Ok(()),
+        }
     }
 
     /// Sends a signal to the process, if it runs.
@@ -128,6 +158,11 @@ impl Replica {
         Ok(AdminServiceClient::new(self.channel(self.ports.admin)?))
     }
 
+    /// Since when its present life lasts.
+    pub(crate) fn age(&self) -> Duration {
+        self.born.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     /// How often it was started.
     pub(crate) fn lives(&self) -> u32 {
         self.lives.load(Ordering::Relaxed)
@@ -136,6 +171,11 @@ impl Replica {
     /// Where it logs.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join("tokencached.log")
+    }
+
+    /// The port of its client API.
+    pub(crate) fn port(&self) -> u16 {
+        self.ports.client
     }
 
     fn channel(&self, port: u16) -> Result<Channel> {
@@ -152,15 +192,9 @@ pub(crate) async fn signal(name: &str, ids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Ports that are free now and that the kernel gives to nobody else.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let span = u32::from(LAST_PORT - FIRST_PORT);
-    let begin = u16::try_from(id().wrapping_mul(61) % span)?;
-    let candidates = (0..LAST_PORT - FIRST_PORT).map(|i| FIRST_PORT + (begin + i) % (LAST_PORT - FIRST_PORT));
-    let free: Vec<u16> =
-        candidates.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect();
-    ensure!(free.len() == count, "there are no {count} free ports");
-    Ok(free)
+/// Whether a replica says in its log that it was built to fail where it is told to.
+pub(crate) fn fails_on_purpose(log: &Path) -> Result<bool> {
+    Ok(String::from_utf8_lossy(&fs::read(log)?).contains("this build fails on purpose"))
 }
 
 /// The lines of a log in which a replica panicked.

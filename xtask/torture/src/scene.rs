@@ -4,10 +4,10 @@ use std::{fmt, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-/// How long an access token is valid.
+/// How long an access token is valid, if nothing else is said.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(12);
 
-/// How long the broker lets a call of the token endpoint take.
+/// How long the broker lets a call of the token endpoint take, if nothing else is said.
 pub(crate) const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long after a rotation the previous refresh token is still taken, where there is grace.
@@ -22,6 +22,9 @@ pub(crate) enum Mode {
     Kept,
     /// They rotate; the previous one brings the same successor for a while.
     Grace,
+    /// They rotate; the previous one brings the same successor until that has been used, as FAPI 2.0 wants it where they
+    /// rotate at all.
+    Overlap,
     /// They rotate; a replay ends the family (RFC 9700 section 4.14.2).
     Strict,
 }
@@ -34,7 +37,7 @@ impl Mode {
 
     /// Whether each use brings a new refresh token.
     pub(crate) fn rotates(self) -> bool {
-        matches!(self, Self::Grace | Self::Strict)
+        matches!(self, Self::Grace | Self::Overlap | Self::Strict)
     }
 }
 
@@ -44,6 +47,7 @@ impl fmt::Display for Mode {
             Self::Plain => "plain",
             Self::Kept => "kept",
             Self::Grace => "grace",
+            Self::Overlap => "overlap",
             Self::Strict => "strict",
         })
     }
@@ -54,13 +58,55 @@ impl fmt::Display for Mode {
 pub(crate) struct Credential {
     pub(crate) name: String,
     pub(crate) mode: Mode,
+    /// Further lines of its section, each with its line break.
+    pub(crate) rules: &'static str,
+}
+
+/// What runs, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) replicas: usize,
+    pub(crate) credentials: Vec<Credential>,
+    /// Of all that is random outside the replicas.
+    pub(crate) seed: u64,
+    /// Whether the database has a standby, where it can have one.
+    pub(crate) with_standby: bool,
+    /// How long the broker lets a call of the token endpoint take.
+    pub(crate) timeout: Duration,
+    /// Further lines of `[server]`, each with its line break.
+    pub(crate) server: String,
+    /// Further lines of `[defaults]`.
+    pub(crate) defaults: String,
+    /// What the replicas log, as `RUST_LOG` has it.
+    pub(crate) log: String,
+}
+
+impl Plan {
+    /// A fleet of the default rules.
+    pub(crate) fn new(replicas: usize, credentials: Vec<Credential>, seed: u64) -> Self {
+        Self {
+            replicas,
+            credentials,
+            seed,
+            with_standby: false,
+            timeout: UPSTREAM_TIMEOUT,
+            server: String::new(),
+            defaults: String::new(),
+            log: "info,tokencache_server=debug".to_owned(),
+        }
+    }
 }
 
 /// `count` credentials, of the modes in turn, with the rotating ones twice as often.
 pub(crate) fn credentials(count: usize) -> Vec<Credential> {
-    let modes = [Mode::Grace, Mode::Strict, Mode::Kept, Mode::Strict, Mode::Grace, Mode::Plain];
-    let of = |(i, mode): (usize, Mode)| Credential { name: format!("{mode}-{i}"), mode };
-    modes.into_iter().cycle().take(count).enumerate().map(|(i, mode)| of((i, mode))).collect()
+    let modes = [Mode::Grace, Mode::Strict, Mode::Kept, Mode::Strict, Mode::Overlap, Mode::Plain];
+    of_modes(&modes, count)
+}
+
+/// `count` credentials, of these modes in turn.
+pub(crate) fn of_modes(modes: &[Mode], count: usize) -> Vec<Credential> {
+    let of = |(i, mode): (usize, Mode)| Credential { name: format!("{mode}-{i}"), mode, rules: "" };
+    modes.iter().copied().cycle().take(count).enumerate().map(|(i, mode)| of((i, mode))).collect()
 }
 
 /// The ports of a replica.
@@ -87,38 +133,41 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// The configuration of a replica.
-pub(crate) fn configuration(around: &Surroundings<'_>, credentials: &[Credential]) -> String {
+pub(crate) fn configuration(around: &Surroundings<'_>, plan: &Plan) -> String {
     let Surroundings { replica, ports, store, .. } = around;
     let Ports { client, admin, metrics } = ports;
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{client}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\
-         metrics_listen = \"127.0.0.1:{metrics}\"\nreplica = \"r{replica}\"\n\n[store]\nurl = \"{store}\"\n\n\
-         [defaults]\ntimeout = \"{}s\"\n",
-        UPSTREAM_TIMEOUT.as_secs()
+         metrics_listen = \"127.0.0.1:{metrics}\"\nreplica = \"r{replica}\"\n{}\n[store]\nurl = \"{store}\"\n\n\
+         [defaults]\ntimeout = \"{}s\"\n{}",
+        plan.server,
+        plan.timeout.as_secs(),
+        plan.defaults
     );
-    for credential in credentials {
-        text.push_str(&section(around, credential));
+    for credential in &plan.credentials {
+        text.push_str(&section(around, plan.timeout, credential));
     }
     text
 }
 
-fn section(around: &Surroundings<'_>, credential: &Credential) -> String {
-    let Credential { name, mode } = credential;
+fn section(around: &Surroundings<'_>, timeout: Duration, credential: &Credential) -> String {
+    let Credential { name, mode, rules } = credential;
     let secrets = around.secrets.display();
     let refresh = format!("grant = \"refresh_token\"\nrefresh_token = {{ file = \"{secrets}/{name}.rt\" }}\n");
     let grant = match mode {
         Mode::Plain => "grant = \"client_credentials\"\n".to_owned(),
         Mode::Kept => format!("{refresh}rotation = \"none\"\n"),
-        Mode::Grace => format!("{refresh}rotation = {{ grace = \"{}s\" }}\n", GRACE.as_secs()),
+        // Ours for "somebody may be at it still, and a replay is no harm".
+        Mode::Grace | Mode::Overlap => format!("{refresh}rotation = {{ grace = \"{}s\" }}\n", GRACE.as_secs()),
         Mode::Strict => format!("{refresh}rotation = \"strict\"\n"),
     };
     format!(
         "\n[credentials.{name}]\nprovider = \"oauth2\"\ntoken_url = \"http://127.0.0.1:{}/token\"\n\
          client_id = \"{name}\"\nclient_auth = \"client_secret_post\"\nclient_secret = {{ file = \"{secrets}/client\" }}\n\
-         {grant}http = {{ proxy = \"http://127.0.0.1:{}\", connect_timeout = \"1s\", timeout = \"{}s\" }}\n",
+         {grant}{rules}http = {{ proxy = \"http://127.0.0.1:{}\", connect_timeout = \"1s\", timeout = \"{}s\" }}\n",
         around.upstream,
         around.own_upstream,
-        UPSTREAM_TIMEOUT.as_secs()
+        timeout.as_secs()
     )
 }
 

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
+use futures::future::join_all;
 use tokencache_proto::v1::GetTokenRequest;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,11 +47,14 @@ pub(crate) async fn settle(fleet: &Arc<Fleet>) -> Result<Settled> {
     for credential in fleet.truth.credentials() {
         serve_again(fleet, &credential.name, credential.mode, end, &mut settled).await?;
     }
-    for (i, credential) in fleet.truth.credentials().iter().enumerate() {
-        refresh_once(fleet, &credential.name, i, &mut settled).await;
+    let credentials = fleet.truth.credentials().iter().enumerate();
+    let refreshed = credentials.map(|(number, credential)| refresh_once(fleet, &credential.name, number));
+    for (violation, lost) in join_all(refreshed).await {
+        settled.violations.extend(violation);
+        settled.lost += usize::from(lost);
     }
     for replica in &fleet.replicas {
-        if let Err(error) = replica.terminate().await {
+        if let Err(error) = replica.end_in_peace().await {
             settled.violations.push(format!("at the end: {error:#}"));
         }
     }
@@ -82,26 +86,21 @@ async fn serve_again(fleet: &Fleet, name: &str, mode: Mode, end: Instant, settle
     Ok(())
 }
 
-/// Replaces a token once more, which also ends what was left in doubt.
-async fn refresh_once(fleet: &Fleet, name: &str, number: usize, settled: &mut Settled) {
+/// Replaces a token once more, which also ends what was left in doubt. What is wrong, and whether its grant is lost.
+async fn refresh_once(fleet: &Fleet, name: &str, number: usize) -> (Option<String>, bool) {
     let mut last = String::new();
     for i in 0..OPERATOR_TRIES {
         match fleet.refresh(name, (number + i) % fleet.replicas.len()).await {
-            Ok(()) => return,
+            Ok(()) => return (None, false),
             Err((reason, words)) if reason == "NEEDS_REAUTH" => {
                 fleet.truth.report(number, &words);
-                settled.lost += 1;
                 let alive = fleet.truth.families(number).last().is_some_and(|family| family.death.is_none());
-                if alive {
-                    let text =
-                        format!("{name} is said to be lost, and the upstream would take its refresh token: {words}");
-                    settled.violations.push(text);
-                }
-                return;
+                let text = format!("{name} is said to be lost, and the upstream would take its refresh token: {words}");
+                return (alive.then_some(text), true);
             }
             Err((reason, words)) => last = format!("{reason}: {words}"),
         }
         sleep(Duration::from_secs(2)).await;
     }
-    settled.violations.push(format!("{name} cannot be refreshed with all faults off: {last}"));
+    (Some(format!("{name} cannot be refreshed with all faults off: {last}")), false)
 }

@@ -2,7 +2,7 @@
 //! were alive together, which access tokens are live.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,9 +14,8 @@ use crate::{
     scene::{Credential, GRACE, LIFETIME, Mode, UPSTREAM_TIMEOUT},
 };
 
-/// For how long a call counts as alive: as long as its caller may wait for it. An older one is that of a process that was
-/// stopped or killed, and whose answer nobody can be waiting for.
-const ALIVE: Duration = UPSTREAM_TIMEOUT;
+/// How many access tokens of a credential are remembered, the latest: clients present no older ones.
+const REMEMBERED: usize = 64;
 
 /// How often the provider revokes a token of one credential at most: more would trip the broker's storm guard for good.
 const REVOKE_EVERY: Duration = Duration::from_secs(13);
@@ -29,14 +28,29 @@ pub(crate) struct Truth {
     state: Mutex<State>,
 }
 
+/// How long the access tokens are valid that are given from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// For this long.
+    For(Duration),
+    /// All until the same time, in milliseconds since the Unix epoch.
+    Until(i64),
+}
+
 #[derive(Debug)]
 struct State {
     rng: StdRng,
+    lifetime: Lifetime,
+    /// For how long a call counts as alive: as long as its caller may wait for it. An older one is that of a process that
+    /// was stopped or killed, and whose answer nobody can be waiting for.
+    alive: Duration,
     /// The family of each credential now, and those before.
     families: Vec<Vec<Family>>,
     refresh: HashMap<String, Place>,
-    access: HashMap<String, Access>,
+    access: Vec<VecDeque<Access>>,
     calls: Vec<Call>,
+    /// The calls that have not ended, by credential.
+    open: HashMap<usize, Vec<usize>>,
     overlaps: Vec<String>,
     zombies: u64,
     revoked: HashMap<usize, u64>,
@@ -79,7 +93,7 @@ pub(crate) struct Death {
 
 #[derive(Debug)]
 struct Access {
-    credential: usize,
+    token: String,
     family: Option<usize>,
     /// Milliseconds since the Unix epoch.
     expiry: i64,
@@ -102,8 +116,8 @@ pub(crate) struct Call {
 /// What a call brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Redeemed {
-    /// Tokens; the refresh token only where there is one to give.
-    Tokens { access: String, refresh: Option<String> },
+    /// Tokens; the refresh token only where there is one to give. The lifetime is in milliseconds.
+    Tokens { access: String, refresh: Option<String>, lifetime: i64 },
     /// `invalid_grant`.
     InvalidGrant,
 }
@@ -121,15 +135,28 @@ impl Truth {
     pub(crate) fn new(clock: Clock, credentials: Vec<Credential>, seed: u64) -> Self {
         let state = State {
             rng: StdRng::seed_from_u64(seed),
+            lifetime: Lifetime::For(LIFETIME),
+            alive: UPSTREAM_TIMEOUT,
             families: credentials.iter().map(|_| Vec::new()).collect(),
             refresh: HashMap::new(),
-            access: HashMap::new(),
+            access: credentials.iter().map(|_| VecDeque::new()).collect(),
             calls: Vec::new(),
+            open: HashMap::new(),
             overlaps: Vec::new(),
             zombies: 0,
             revoked: HashMap::new(),
         };
         Self { clock, credentials, state: Mutex::new(state) }
+    }
+
+    /// How long tokens are valid that are given from now on.
+    pub(crate) fn set_lifetime(&self, lifetime: Lifetime) {
+        self.state().lifetime = lifetime;
+    }
+
+    /// How long callers wait for the upstream.
+    pub(crate) fn set_patience(&self, alive: Duration) {
+        self.state().alive = alive;
     }
 
     /// All credentials.
@@ -160,10 +187,10 @@ impl Truth {
         let mut state = self.state();
         let id = state.calls.len();
         if let Some(sent) = refresh.as_ref().filter(|_| self.credentials[credential].mode.rotates()) {
-            let same = |call: &&Call| call.ended.is_none() && call.refresh.as_ref() == Some(sent);
-            let open: Vec<Call> = state.calls.iter().filter(same).cloned().collect();
-            for other in open {
-                if now - other.received > micros(ALIVE) {
+            let open = state.open.get(&credential).into_iter().flatten().map(|id| state.calls[*id].clone());
+            let same: Vec<Call> = open.filter(|call| call.refresh.as_ref() == Some(sent)).collect();
+            for other in same {
+                if now - other.received > micros(state.alive) {
                     state.zombies += 1;
                 } else if self.credentials[credential].mode == Mode::Strict {
                     let name = &self.credentials[credential].name;
@@ -174,6 +201,7 @@ impl Truth {
             }
         }
         state.calls.push(Call { id, replica, credential, refresh, received: now, ended: None, delivered: false });
+        state.open.entry(credential).or_default().push(id);
         id
     }
 
@@ -183,8 +211,10 @@ impl Truth {
         let mut state = self.state();
         let Call { credential, refresh, .. } = state.calls[call].clone();
         let mode = self.credentials[credential].mode;
+        let wall = self.clock.wall_millis();
         if mode == Mode::Plain {
-            return Redeemed::Tokens { access: state.access(credential, None, self.expiry()), refresh: None };
+            let (access, lifetime) = state.access(credential, None, wall);
+            return Redeemed::Tokens { access, refresh: None, lifetime };
         }
         let Some(place) = refresh.and_then(|token| state.refresh.get(&token).copied()) else {
             return Redeemed::InvalidGrant;
@@ -194,8 +224,8 @@ impl Truth {
         }
         match state.advance(place, mode, call, now) {
             Some(refresh) => {
-                let access = state.access(credential, Some(place.family), self.expiry());
-                Redeemed::Tokens { access, refresh: Some(refresh).filter(|_| mode != Mode::Kept) }
+                let (access, lifetime) = state.access(credential, Some(place.family), wall);
+                Redeemed::Tokens { access, refresh: Some(refresh).filter(|_| mode != Mode::Kept), lifetime }
             }
             None => Redeemed::InvalidGrant,
         }
@@ -205,19 +235,20 @@ impl Truth {
     pub(crate) fn end(&self, call: usize, delivered: bool) {
         let now = self.clock.now();
         let mut state = self.state();
-        let call = &mut state.calls[call];
-        (call.ended, call.delivered) = (Some(now), delivered);
+        let ended = &mut state.calls[call];
+        (ended.ended, ended.delivered) = (Some(now), delivered);
+        let credential = ended.credential;
+        state.open.entry(credential).or_default().retain(|open| *open != call);
     }
 
-    /// Presents a token to the protected API.
-    pub(crate) fn api(&self, token: &str) -> ApiAnswer {
+    /// Presents a token of a credential to the protected API.
+    pub(crate) fn api(&self, credential: usize, token: &str) -> ApiAnswer {
         let now = self.clock.wall_millis();
         let state = self.state();
-        let Some(access) = state.access.get(token) else { return ApiAnswer { status: 401, expiry: 0 } };
-        let dead = access
-            .family
-            .and_then(|family| state.families[access.credential].get(family))
-            .is_some_and(|family| family.death.is_some());
+        let known = state.access[credential].iter().find(|access| access.token == token);
+        let Some(access) = known else { return ApiAnswer { status: 401, expiry: 0 } };
+        let family = access.family.and_then(|family| state.families[credential].get(family));
+        let dead = family.is_some_and(|family| family.death.is_some());
         let live = now < access.expiry && !access.revoked && !dead;
         ApiAnswer { status: if live { 200 } else { 401 }, expiry: access.expiry }
     }
@@ -231,7 +262,7 @@ impl Truth {
             return None;
         }
         state.revoked.insert(credential, now);
-        state.access.values_mut().filter(|access| access.credential == credential).for_each(|a| a.revoked = true);
+        state.access[credential].iter_mut().for_each(|access| access.revoked = true);
         Some(self.credentials[credential].name.clone())
     }
 
@@ -251,6 +282,11 @@ impl Truth {
         self.state().families[credential].clone()
     }
 
+    /// How often the refresh tokens of a credential were replaced.
+    pub(crate) fn rotations(&self, credential: usize) -> usize {
+        self.state().families[credential].iter().map(Family::rotations).sum()
+    }
+
     /// All calls.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
@@ -264,10 +300,6 @@ impl Truth {
     /// How many calls came while one that nobody could wait for any more was still open.
     pub(crate) fn zombies(&self) -> u64 {
         self.state().zombies
-    }
-
-    fn expiry(&self) -> i64 {
-        self.clock.wall_millis() + millis(LIFETIME)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -292,10 +324,19 @@ impl State {
         format!("{kind}-{:016x}{:016x}", self.rng.next_u64(), self.rng.next_u64())
     }
 
-    fn access(&mut self, credential: usize, family: Option<usize>, expiry: i64) -> String {
+    /// A new access token, given at `now` of the wall clock, and for how many milliseconds it is valid.
+    fn access(&mut self, credential: usize, family: Option<usize>, now: i64) -> (String, i64) {
         let token = self.token("at");
-        self.access.insert(token.clone(), Access { credential, family, expiry, revoked: false });
-        token
+        let lifetime = match self.lifetime {
+            Lifetime::For(lifetime) => millis(lifetime),
+            Lifetime::Until(end) => (end - now).max(0),
+        };
+        let given = &mut self.access[credential];
+        if given.len() == REMEMBERED {
+            given.pop_front();
+        }
+        given.push_back(Access { token: token.clone(), family, expiry: now + lifetime, revoked: false });
+        (token, lifetime)
     }
 
     /// The refresh token that follows the one at `place`. `None`: it is not taken.
@@ -320,7 +361,8 @@ impl State {
             return Some(token);
         }
         let first = self.calls[self.families[credential][family].redeemed[index]].clone();
-        let lenient = mode == Mode::Grace && index + 1 == last && now - first.received <= micros(GRACE);
+        let in_time = mode == Mode::Overlap || (mode == Mode::Grace && now - first.received <= micros(GRACE));
+        let lenient = in_time && index + 1 == last;
         let replay = self.calls[call].clone();
         let family = &mut self.families[credential][family];
         if lenient {

@@ -78,6 +78,9 @@ fn explain(death: &Death, records: &[Record]) -> Option<&'static str> {
                 if done.starts_with(deed) && whom.starts_with(&target))
         })
     };
+    if struck("upstream network", &death.first) {
+        return Some("strict families lost: the network to the upstream failed");
+    }
     if !death.first.delivered {
         return Some("strict families lost: the answer of the first call was not taken");
     }
