@@ -48,13 +48,19 @@ pub enum Freshness {
     Expired,
 }
 
+/// When a token's last stretch begins.
+#[must_use]
+pub fn urgent_at(token: &Token) -> Timestamp {
+    token.expires_at.before(MAX_URGENT.min(token.lifetime() / 10))
+}
+
 /// The freshness of a token for a caller that needs it to last for `min_validity`.
 #[must_use]
 pub fn freshness(token: &Token, now: Timestamp, min_validity: Duration) -> Freshness {
     let left = token.expires_at.since(now);
     if left.is_zero() {
         Freshness::Expired
-    } else if left < min_validity || left < MAX_URGENT.min(token.lifetime() / 10) {
+    } else if left < min_validity || now > urgent_at(token) {
         Freshness::Urgent
     } else if now >= token.refresh_at {
         Freshness::RefreshDue

@@ -187,3 +187,23 @@ async fn a_lost_grant_that_a_changed_configuration_does_not_mend_costs_one_more_
     }
     assert_eq!(world.upstream.calls(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_asked_for_again_several_times_within_the_grace() {
+    for seed in 0..20 {
+        let grace = Duration::from_secs(40);
+        let world = World::planned(&Plan { rotation: Some(Rotation::Grace(grace)), seed, ..Plan::default() });
+        *world.upstream.grant.lock().unwrap() = Some("rt-seed".into());
+        // So many that the backoff would have grown to minutes.
+        for _ in 0..12 {
+            world.upstream.then(Err(MintFailure::in_doubt(Error::new(ErrorKind::UpstreamSlow, "its answer is lost"))));
+        }
+        for _ in 0..600 {
+            let _ = world.get().await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let calls = world.upstream.call_times();
+        let longest = calls.windows(2).map(|pair| pair[1].since(pair[0])).take(12).max().expect("several calls");
+        assert!(longest < grace / 2, "{longest:?} between two attempts, seed {seed}");
+    }
+}

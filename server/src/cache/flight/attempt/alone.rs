@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::{Attempt, Base, grant};
+use super::{Attempt, Base, grant, refusal::STORE_PAUSE};
 use crate::{
     bug::{self, Bug},
     cache::{
@@ -46,7 +46,10 @@ impl Attempt {
 
     /// Brings a token although the store failed with `down`, if one is needed now and may be had.
     pub(super) async fn go_alone(&self, down: Error) -> Result<Arc<Entry>> {
-        let Some(row) = self.last_known().filter(|row| self.is_needed(row)) else { return Err(down) };
+        let Some(row) = self.last_known() else { return Err(down) };
+        if !self.is_needed(&row) {
+            return Err(self.wait_for_the_last_stretch(down, &row));
+        }
         self.keep_spacing(Some(&row)).await;
         let seat = self.enter_alone()?;
         let base = Base::of(Some(row));
@@ -85,6 +88,16 @@ impl Attempt {
                     Freshness::Urgent | Freshness::Expired => true,
                 }
         })
+    }
+
+    /// Has the next attempt come no later than the time from which the upstream may be asked alone.
+    fn wait_for_the_last_stretch(&self, down: Error, row: &TokenRow) -> Error {
+        // Just after its beginning: at that very time it has not begun.
+        let urgent_at = row.token.as_ref().map(|token| entry::urgent_at(token).after(Duration::from_millis(1)));
+        match urgent_at.filter(|at| *at < self.parts.clock.now().after(STORE_PAUSE)) {
+            Some(urgent_at) => self.refuse(down, urgent_at),
+            None => down,
+        }
     }
 
     async fn mint_alone(&self, base: &Base) -> Result<Arc<Entry>> {

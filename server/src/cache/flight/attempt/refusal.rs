@@ -13,12 +13,16 @@ use crate::{
         memory::Refusal,
     },
     error::{Error, ErrorKind, Result},
+    provider::{GrantUse, Rotation},
     store::{FailedAttempt, Failures, TokenRow},
     time::Timestamp,
 };
 
 /// How long nobody asks a store that has just failed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often at least a lost answer is asked for again before the upstream ceases to give it.
+const ATTEMPTS_IN_GRACE: u32 = 4;
 
 impl Attempt {
     /// Records a failed attempt, here and in the store, and says when the next may be made.
@@ -32,7 +36,7 @@ impl Attempt {
         }
         let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);
         let count = before.saturating_add(1);
-        let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, count, rng));
+        let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, count, rng)).min(self.longest_delay(&error));
         let (next_attempt_at, config) = (now.after(delay), self.credential.config);
         let failures = Failures {
             count,
@@ -51,6 +55,18 @@ impl Attempt {
             debug!(%error, "a failed attempt was not recorded");
         }
         self.refuse(error, next_attempt_at)
+    }
+
+    /// Where a lost answer can be had again for a while only, several attempts fall into that time.
+    fn longest_delay(&self, error: &Error) -> Duration {
+        match self.credential.provider.capabilities().grant {
+            GrantUse::Refresh(Rotation::Grace(grace))
+                if !error.kind().is_permanent() && error.retry_after().is_none() =>
+            {
+                (grace / ATTEMPTS_IN_GRACE).max(MIN_SPACING)
+            }
+            _ => Duration::MAX,
+        }
     }
 
     pub(in crate::cache::flight) fn refuse(&self, error: Error, next_attempt_at: Timestamp) -> Error {
