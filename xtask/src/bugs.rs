@@ -70,13 +70,15 @@ pub(crate) fn run() -> Result<()> {
 /// The unit tests of the server with all bugs in them.
 fn build() -> Result<PathBuf> {
     let mut build = step::cargo();
-    build.args(["test", "--locked", "--package", "tokencache-server", "--lib", "--features", "seeded-bugs"]);
+    // Of the whole workspace, as the tests are: what the server stands on is not compiled again then.
+    build.args(["test", "--locked", "--workspace", "--lib", "--features", "tokencache-server/seeded-bugs"]);
     build.args(["--no-run", "--message-format", "json"]);
     println!("\n== build the server's tests with seeded bugs");
     let messages = step::output(&mut build)?;
     // One field of one message: no reason for a parser in a program that is compiled before everything else.
     let executable = |line: &str| Some(PathBuf::from(line.split_once("\"executable\":\"")?.1.split_once('"')?.0));
-    messages.lines().filter_map(executable).next_back().context("cargo built no test")
+    let is_server = |line: &&str| line.contains("\"name\":\"tokencache_server\"");
+    messages.lines().filter(is_server).filter_map(executable).next_back().context("cargo built no tests of the server")
 }
 
 #[cfg(test)]

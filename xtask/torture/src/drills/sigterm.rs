@@ -35,8 +35,8 @@ pub(crate) struct Sigterm {
     /// How many connections of each hostile kind there are each time
     #[arg(long, default_value_t = 4)]
     hostile: usize,
-    /// `drain_timeout` of the replicas, in seconds; the broker's own default is 25
-    #[arg(long, default_value_t = 25)]
+    /// `drain_timeout` of the replicas, in seconds; the broker's own default is 20
+    #[arg(long, default_value_t = 20)]
     drain_timeout: u64,
 }
 
