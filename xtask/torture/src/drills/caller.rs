@@ -119,10 +119,10 @@ async fn bounded<T>(
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))).map(tonic::Response::into_inner)
 }
 
-/// Whether it is the replica that failed, or the way to it: a peer may do better.
+/// Whether a peer may do better: it is the replica that failed, or the way to it.
 fn is_the_replicas(status: &Status) -> bool {
-    let reason = reason(status);
-    reason == "DRAINING" || (reason.is_empty() && status.code() != Code::DeadlineExceeded)
+    let lost_on_the_way = reason(status).is_empty() && status.code() != Code::DeadlineExceeded;
+    status.code() == Code::Unavailable || lost_on_the_way
 }
 
 /// What a load saw.
