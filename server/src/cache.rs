@@ -217,8 +217,9 @@ impl TokenCache {
         if let Some(generation) = request.rejected {
             let end = patience(deadline);
             match within(end, self.reject_generation(credential, &key, generation, end)).await {
-                // The others have not heard, but this replica and this caller have done with it.
-                Err(error) if error.kind() == ErrorKind::StoreDown => {}
+                // The others have not heard, but this replica and this caller have done with it. One that is newer than
+                // what there is here is not answered with something older still.
+                Err(error) if error.kind() == ErrorKind::StoreDown && self.floor(&key) > generation => {}
                 reported => reported?,
             }
         }

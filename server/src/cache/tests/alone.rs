@@ -149,6 +149,19 @@ async fn who_reports_a_dead_token_gets_another_without_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_reports_a_token_that_is_newer_than_what_a_replica_holds_is_not_answered_with_an_older_one() {
+    // Torture seed 2: the token was had from another replica, and the store does not answer.
+    let (world, store) = with_a_token(&Plan::default()).await;
+    store.set_down(true);
+    for _ in 0..5 {
+        let answer = world.serve(|request| request.rejected = Some(SECOND)).await;
+        assert_eq!(answer.map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::StoreDown));
+        sleep(SECONDS(1)).await;
+    }
+    assert_eq!((world.get().await.expect("it is valid").token.generation, world.upstream.calls()), (FIRST, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_both_down_the_upstream_is_asked_ever_more_rarely() {
     let (world, store) = with_a_token(&Plan::default()).await;
     store.set_down(true);
