@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use tokencache_proto::v1::GetTokenRequest;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -44,9 +44,9 @@ pub(crate) async fn settle(fleet: &Arc<Fleet>) -> Result<Settled> {
         }
     }
     let end = Instant::now() + SERVES_WITHIN;
-    for credential in fleet.truth.credentials() {
-        serve_again(fleet, &credential.name, credential.mode, end, &mut settled).await?;
-    }
+    // All at once: a refresh token whose call was lost can be sent again only for a while, and nobody else asks by now.
+    let served = fleet.truth.credentials().iter().map(|c| serve_again(fleet, &c.name, c.mode, end));
+    settled.violations.extend(try_join_all(served).await?.into_iter().flatten());
     let credentials = fleet.truth.credentials().iter().enumerate();
     let refreshed = credentials.map(|(number, credential)| refresh_once(fleet, &credential.name, number));
     for (violation, lost) in join_all(refreshed).await {
@@ -61,13 +61,13 @@ pub(crate) async fn settle(fleet: &Arc<Fleet>) -> Result<Settled> {
     Ok(settled)
 }
 
-/// Asks for a credential's token until there is one, at each replica in turn.
-async fn serve_again(fleet: &Fleet, name: &str, mode: Mode, end: Instant, settled: &mut Settled) -> Result<()> {
+/// Asks for a credential's token until there is one, at each replica in turn. What is wrong, if there is none.
+async fn serve_again(fleet: &Fleet, name: &str, mode: Mode, end: Instant) -> Result<Option<String>> {
     let mut last = String::new();
     for replica in fleet.replicas.iter().cycle() {
         let request = GetTokenRequest { credential: name.to_owned(), ..Default::default() };
         match timeout(Duration::from_secs(6), replica.tokens()?.get_token(request)).await {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(_)) => return Ok(None),
             Ok(Err(status)) if reason(&status) == "NEEDS_REAUTH" => {
                 fleet.heard_of_loss(name, status.message(), replica.index).await?;
                 last = status.message().to_owned();
@@ -80,10 +80,9 @@ async fn serve_again(fleet: &Fleet, name: &str, mode: Mode, end: Instant, settle
         }
         sleep(Duration::from_millis(300)).await;
     }
-    settled.violations.push(format!(
+    Ok(Some(format!(
         "{name} ({mode}) does not serve {SERVES_WITHIN:?} after all faults were off; the last answer: {last}"
-    ));
-    Ok(())
+    )))
 }
 
 /// Replaces a token once more, which also ends what was left in doubt. What is wrong, and whether its grant is lost.
