@@ -377,6 +377,11 @@ impl TokenCache {
         }
     }
 
+    /// Whether the refresh token of a key's credential is replaced with each use.
+    fn rotates(&self, key: &TokenKey) -> bool {
+        self.catalog.get(key.credential()).is_some_and(|credential| credential.rotates())
+    }
+
     fn idle_window_of(&self, key: &TokenKey) -> Option<Duration> {
         self.catalog.get(key.credential()).and_then(|credential| credential.refresh.idle_window)
     }

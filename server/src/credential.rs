@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    provider::SharedProvider,
+    provider::{GrantUse, Rotation, SharedProvider},
     types::{CredentialName, Fingerprint, Origin, Selector},
 };
 
@@ -52,6 +52,14 @@ pub struct EndpointRules {
 impl Default for EndpointRules {
     fn default() -> Self {
         Self { max_concurrent: 32, failures_to_open: 5 }
+    }
+}
+
+impl Credential {
+    /// Whether its refresh token is replaced with each use.
+    #[must_use]
+    pub fn rotates(&self) -> bool {
+        matches!(self.provider.capabilities().grant, GrantUse::Refresh(Rotation::Grace(_) | Rotation::Strict))
     }
 }
 

@@ -30,6 +30,9 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Overdue tokens that are found in the store at start are replaced over this long, not all at once.
 const START_SPREAD: Duration = Duration::from_secs(30);
 
+/// The same for a token that has expired while its refresh token is to be looked after.
+const GRANT_SPREAD: Duration = Duration::from_secs(5);
+
 /// How many rows are read from the store at a time at start.
 const PAGE: u32 = 1000;
 
@@ -167,10 +170,15 @@ impl WarmStart {
         let now = self.cache.now();
         let Some(token) = &row.token else { return false };
         let idle = entry::idle_window(token, self.cache.idle_window_of(&row.key));
-        if now >= token.expires_at || now.since(row.last_used_at) >= idle {
+        if now.since(row.last_used_at) >= idle {
             return false;
         }
-        self.cache.take_in(row, START_SPREAD)
+        match now >= token.expires_at {
+            false => self.cache.take_in(row, START_SPREAD),
+            // Its last refresh may have ended unseen, and its answer can be had again for a while only.
+            true if self.cache.rotates(&row.key) => self.cache.take_in(row, GRANT_SPREAD),
+            true => false,
+        }
     }
 }
 

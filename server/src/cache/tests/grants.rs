@@ -207,3 +207,19 @@ async fn a_lost_answer_is_asked_for_again_several_times_within_the_grace() {
         assert!(longest < grace / 2, "{longest:?} between two attempts, seed {seed}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_in_doubt_is_looked_after_by_the_next_start_although_nobody_asks() {
+    let plan = Plan { rotation: Some(Rotation::Grace(Duration::from_secs(60))), ..Plan::default() };
+    let world = World::planned(&plan);
+    *world.upstream.grant.lock().unwrap() = Some("rt-seed".into());
+    *world.upstream.lifetime.lock().unwrap() = Duration::from_secs(3);
+    world.get().await.expect("a token");
+    begin(&world, "a process that was killed", "rt-1").await;
+    let next = world.restarted(&plan);
+    sleep(Duration::from_secs(4)).await;
+    next.warm_start().await;
+    sleep(Duration::from_secs(20)).await;
+    assert!(next.upstream.calls() >= 2, "its answer can be had again for a while only");
+    assert_eq!(next.upstream.sent_grants()[..2], ["rt-seed", "rt-1"]);
+}
