@@ -35,6 +35,9 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
+    /// How many connections to its server it has at most.
+    pub const POOL_SIZE: u32 = 3;
+
     /// One before the server of a URL, whose user it logs in as; whoever comes to it needs no password.
     ///
     /// # Errors
@@ -110,9 +113,10 @@ fn write_configuration(
     if let Some(password) = password {
         database.push_str(&format!(" password={}", quoted(password)));
     }
+    let pool_size = PgBouncer::POOL_SIZE;
     let text = format!(
         "[databases]\n{database}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nserver_idle_timeout = 2\nmax_client_conn = 500\n"
+         auth_type = any\npool_mode = transaction\ndefault_pool_size = {pool_size}\nserver_idle_timeout = 2\nmax_client_conn = 500\n"
     );
     let ini = directory.join("pgbouncer.ini");
     fs::write(&ini, text)?;

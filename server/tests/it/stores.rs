@@ -35,6 +35,8 @@ async fn new_postgres(parameters: &str) -> SharedStore {
 
 pub(crate) async fn postgres_connection((url, password): &(String, Option<&str>)) -> PgConnection {
     let mut options: PgConnectOptions = url.parse().expect("a valid URL");
+    // A pooler refuses what would stay on a connection that somebody else uses next.
+    options = options.extra_float_digits(None);
     if let Some(password) = password {
         options = options.password(password);
     }

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use sqlx::{
-    Connection as _, FromRow,
+    Connection as _, FromRow, Row as _,
     postgres::{PgListener, PgPoolOptions},
     raw_sql,
 };
@@ -166,11 +166,11 @@ async fn connect(route: &Route) -> Result<PgListener, PgStoreError> {
 }
 
 /// Whether a notification from another connection arrives: from its own it would even behind a pooler. Which one it is,
-/// its word tells, for a pooled connection may still bring those of an earlier listener.
+/// its word tells, for a pooled connection may still bring those of an earlier listener. It is sent in one round trip: a
+/// pooler may give the second one, outside a transaction, to a connection that knows nothing of the first.
 async fn hears(route: &Route, listener: &mut PgListener) -> Result<bool, PgStoreError> {
     let mut other = route.connect().await?;
-    let probe = sqlx::query_as(queries::PROBE).persistent(false).bind(CHANNEL);
-    let (word, _): (String, Option<String>) = probe.fetch_one(&mut other).await?;
+    let word: String = raw_sql(queries::PROBE).fetch_one(&mut other).await?.try_get("word")?;
     other.close().await?;
     let heard = async {
         while let Some(notification) = listener.try_recv().await? {

@@ -3,11 +3,14 @@
 /// One round trip to begin a transaction with its limits, in milliseconds.
 ///
 /// They are set for the transaction alone. As parameters of the connection's start pgbouncer refuses them; set for the
-/// session they would, behind a pooler, stay on a connection that somebody else uses next.
+/// session they would, behind a pooler, stay on a connection that somebody else uses next. So does a listener's LISTEN,
+/// until the transaction that was given its connection ends it: sqlx takes a notification that it did not ask for for an
+/// error. On a connection that never listened that costs nothing.
 macro_rules! begin {
     () => {
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 5000; \
-         SET LOCAL lock_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 10000; "
+         SET LOCAL lock_timeout = 3000; SET LOCAL idle_in_transaction_session_timeout = 10000; \
+         UNLISTEN *; "
     };
 }
 
@@ -23,7 +26,7 @@ pub(super) const BEGIN_ON_ANY_SCHEMA: &str = concat!(begin!(), "SHOW transaction
 /// The same for a migration, which may rewrite a table and waits for its fellows. The statements that an earlier client
 /// of a pooled connection prepared would clash with those that sqlx's migrator prepares.
 pub(super) const BEGIN_MIGRATION: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 60000; \
-    SET LOCAL lock_timeout = 30000; SET LOCAL idle_in_transaction_session_timeout = 60000; DEALLOCATE ALL";
+    SET LOCAL lock_timeout = 30000; SET LOCAL idle_in_transaction_session_timeout = 60000; UNLISTEN *; DEALLOCATE ALL";
 
 /// Ends with the transaction, and so holds over a pooler, too. The number is this table set's alone.
 pub(super) const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(7094211958412307245)";
@@ -50,7 +53,7 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// A notification with a word of its own, made once: a query with a volatile part is not merged into another one.
 pub(super) const PROBE: &str = "\
     WITH probe AS (SELECT md5(random()::text || clock_timestamp()::text) AS word) \
-    SELECT word, pg_notify($1, word)::text FROM probe";
+    SELECT word, pg_notify('tokencache_events', word)::text FROM probe";
 
 /// Whether anybody answers.
 pub(super) const ANY: &str = "SELECT 1";

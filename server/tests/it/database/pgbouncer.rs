@@ -1,14 +1,15 @@
 //! The store behind a real pgbouncer in transaction mode: it hands out another connection with every transaction, knows no
 //! prepared statements, and loses notifications.
 
+use sqlx::{Connection as _, raw_sql};
 use tempfile::TempDir;
 use tokencache_client::{GetToken, Rejection, Selector};
-use tokencache_server::store::conformance;
+use tokencache_server::store::{Committed, conformance};
 use tokencache_testkit::{PgBouncer, Postgres};
 
 use crate::{
     process::{Daemon, FREE_PORTS},
-    stores::open,
+    stores::{commit, key, open, postgres_connection},
 };
 
 /// A pgbouncer before the Postgres of the tests.
@@ -27,6 +28,30 @@ async fn the_postgres_store_conforms_behind_pgbouncer() {
         open(&pgbouncer.through(&url).expect("a URL"), None)
     })
     .await;
+}
+
+/// A listener that went away leaves its LISTEN on the pooled connections that it was given: whoever is given them next must
+/// not take a notification for an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs pgbouncer on this machine: cargo xtask test"]
+async fn what_a_listener_left_on_pooled_connections_disturbs_nobody() {
+    let (server, pgbouncer) = pooled().await;
+    let url = pgbouncer.through(&server.new_database().await.expect("a new database")).expect("a URL");
+    let store = open(&url, None);
+    store.prepare().await.expect("a schema");
+    let mut listeners = vec![];
+    for _ in 0..PgBouncer::POOL_SIZE {
+        let mut listener = postgres_connection(&(url.clone(), None)).await;
+        raw_sql("BEGIN; LISTEN tokencache_events").execute(&mut listener).await.expect("it listens");
+        listeners.push(listener);
+    }
+    for mut listener in listeners {
+        raw_sql("COMMIT").execute(&mut listener).await.expect("it is committed");
+        listener.close().await.expect("it leaves");
+    }
+    for generation in 1..=10 {
+        assert_eq!(store.commit(commit(&key("read"), generation)).await, Ok(Committed::Stored));
+    }
 }
 
 /// Two brokers behind one pgbouncer hear of one another by polling, and say once that they have to.
