@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out, descriptors.encode_to_vec())?;
 
     tonic_prost_build::configure()
+        .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .extern_path(".google.rpc", "::tonic_types::pb")
         // A derived Debug would print the access token; `proto/lib.rs` has a censored one.
         .skip_debug(["tokencache.v1.Token"])
