@@ -170,6 +170,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         Err(not_shared())
     }
 
+    /// Says which events a replica has applied, while somebody waits to hear it; its lease stays as it is. What is said so
+    /// may be forgotten in a crash of the store. False: the replica is not known, and has to send a sign of life.
+    async fn applied(&self, _replica: ReplicaId, _applied: Applied) -> Result<bool> {
+        Err(not_shared())
+    }
+
     /// The replicas that have said so lately, by their ids; also those whose lease has lapsed, for a day.
     async fn replicas(&self) -> Result<Vec<Replica>> {
         Err(not_shared())

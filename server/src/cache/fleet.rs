@@ -165,7 +165,10 @@ impl Fleet {
         let mut rejections = 0;
         let read = self.read(reading, &mut rejections).await;
         if rejections > 0 && self.cache.parts.trust.term().is_some() {
-            self.beat(reading).await?;
+            let known = self.cache.parts.store.applied(self.replica.clone(), reading.applied()).await?;
+            if !known {
+                self.beat(reading).await?;
+            }
         }
         // What was read before a page that failed is loaded all the same.
         self.load(reading).await;

@@ -133,6 +133,7 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             old_events_are_pruned;
         fleet:
             a_replica_is_seen_with_what_it_has_applied,
+            what_a_replica_has_applied_is_told_apart_from_its_lease,
             a_replica_that_is_silent_lapses_by_the_clock_of_the_store,
             a_replica_that_leaves_is_forgotten,
             the_horizon_lies_before_every_young_event;

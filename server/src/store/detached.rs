@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
     GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
@@ -186,6 +186,10 @@ impl TokenStore for DetachedTokenStore {
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<()> {
         self.run(move |store| async move { store.heartbeat(beat).await }).await
+    }
+
+    async fn applied(&self, replica: ReplicaId, applied: Applied) -> Result<bool> {
+        self.run(move |store| async move { store.applied(replica, applied).await }).await
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {

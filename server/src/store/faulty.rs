@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
     GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
@@ -151,6 +151,7 @@ with_faults! {
     fn events(after: u64, limit: u32) -> Vec<Event>;
     fn prune(older_than: Timestamp) -> u64;
     fn heartbeat(beat: Heartbeat) -> ();
+    fn applied(replica: ReplicaId, applied: Applied) -> bool;
     fn replicas() -> Vec<Replica>;
     fn leave(replica: ReplicaId) -> ();
     fn event_horizon(age: Duration) -> u64;

@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt,
-    Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner,
-    LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
+    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind,
+    FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease,
+    LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},
@@ -246,6 +246,12 @@ impl TokenStore for MemoryTokenStore {
         let known = Replica { id: id.clone(), version, started_at, remaining: Duration::ZERO, applied };
         state.replicas.insert(id.to_string(), KnownReplica { replica: known, lease_until });
         Ok(())
+    }
+
+    async fn applied(&self, replica: ReplicaId, applied: Applied) -> Result<bool> {
+        let mut state = self.state()?;
+        let known = state.replicas.get_mut(replica.as_str()).map(|known| known.replica.applied = applied);
+        Ok(known.is_some())
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {

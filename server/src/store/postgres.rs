@@ -16,6 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use sqlx::postgres::PgRow;
 use tokio::sync::Notify;
 use tracing::error;
 
@@ -28,7 +29,7 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
     GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
     sql::{
@@ -133,13 +134,26 @@ impl PgTokenStore {
     }
 
     async fn begin_on(&self, pool: &Pool, access: Access) -> Result<PgTransaction, PgStoreError> {
-        let begun = PgTransaction::begin(pool, Some(Need { access, known: self.schema.newest() })).await;
-        if let Err(PgStoreError::Schema(misfit)) = &begun
+        self.admitted(PgTransaction::begin(pool, Some(self.need(access))).await)
+    }
+
+    /// See [`PgTransaction::at_once`].
+    async fn at_once(&self, statement: &str) -> Result<Vec<PgRow>, PgStoreError> {
+        self.admitted(PgTransaction::at_once(&self.refresh, self.need(Access::Read), statement).await)
+    }
+
+    fn need(&self, access: Access) -> Need {
+        Need { access, known: self.schema.newest() }
+    }
+
+    /// Says, once, that the schema has outgrown this program.
+    fn admitted<T>(&self, done: Result<T, PgStoreError>) -> Result<T, PgStoreError> {
+        if let Err(PgStoreError::Schema(misfit)) = &done
             && !self.outgrown.swap(true, Ordering::Relaxed)
         {
             error!(%misfit, "this replica was left behind by a migration");
         }
-        begun
+        done
     }
 
     async fn try_acquire(&self, scope: &LeaseScope, owner: &LeaseOwner, ttl: Duration) -> Result<Claim, PgStoreError> {
@@ -365,6 +379,10 @@ impl TokenStore for PgTokenStore {
 
     async fn heartbeat(&self, beat: Heartbeat) -> Result<()> {
         retried("heartbeat", || fleet::heartbeat(self, &beat)).await
+    }
+
+    async fn applied(&self, replica: ReplicaId, applied: Applied) -> Result<bool> {
+        retried("applied", || fleet::applied(self, &replica, &applied)).await
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>> {

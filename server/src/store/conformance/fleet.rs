@@ -41,6 +41,27 @@ pub(super) async fn a_replica_is_seen_with_what_it_has_applied(store: SharedStor
     assert_eq!((second[0].applied.through, second[0].started_at), (10, first[0].started_at));
 }
 
+pub(super) async fn what_a_replica_has_applied_is_told_apart_from_its_lease(store: SharedStore) {
+    if !store.is_shared() {
+        return;
+    }
+    let (name, applied) = ("c'\\x61\"", Applied { through: 9, missing: vec![4, 6] });
+    assert_eq!(store.applied(ReplicaId::new(name), applied.clone()).await, Ok(false), "it has sent no sign of life");
+    assert_eq!(store.heartbeat(beat("b", TTL, 3, &[])).await, Ok(()));
+    assert_eq!(store.heartbeat(beat(name, Duration::from_millis(20), 7, &[])).await, Ok(()));
+    let lapsed = async || replicas(&store).await[1].remaining.is_zero();
+    while !lapsed().await {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.applied(ReplicaId::new(name), applied.clone()).await, Ok(true));
+    let seen = replicas(&store).await;
+    assert_eq!((seen[0].applied.through, &seen[1].applied), (3, &applied));
+    assert!(lapsed().await, "its lease is as it was");
+    let none = Applied { through: 12, missing: vec![] };
+    assert_eq!(store.applied(ReplicaId::new(name), none.clone()).await, Ok(true));
+    assert_eq!(replicas(&store).await[1].applied, none);
+}
+
 pub(super) async fn a_replica_that_is_silent_lapses_by_the_clock_of_the_store(store: SharedStore) {
     if !store.is_shared() {
         return;

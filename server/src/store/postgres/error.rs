@@ -178,6 +178,11 @@ fn refusal(code: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether the server takes no writes. read_only_sql_transaction
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    sqlstate(error).as_deref() == Some("25006")
+}
+
 /// Whether nothing can be said any more on the connection that reported it.
 pub(super) fn ends_the_session(error: &sqlx::Error) -> bool {
     match error {

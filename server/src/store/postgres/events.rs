@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use sqlx::FromRow as _;
 use tracing::warn;
 
 use super::{PgTokenStore, error::PgStoreError, queries, query, query_as, transaction::PgTransaction};
@@ -35,11 +36,9 @@ pub(super) struct Appended {
 
 impl PgTokenStore {
     pub(super) async fn try_events(&self, after: u64, limit: u32) -> Result<Vec<Event>, PgStoreError> {
-        let mut tx = self.begin_reading().await?;
-        let rows = query_as!(self, queries::EVENTS, signed(after), i64::from(limit));
-        let rows: Vec<EventColumns> = rows.fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
+        let rows = self.at_once(&queries::events(signed(after), limit)).await?;
+        let rows: Result<Vec<EventColumns>, _> = rows.iter().map(EventColumns::from_row).collect();
+        Ok(all(rows?)?)
     }
 
     /// Appends the event of a change, and notes a rejection's in its row.

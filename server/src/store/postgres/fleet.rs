@@ -79,12 +79,18 @@ pub(super) async fn heartbeat(store: &PgTokenStore, beat: &Heartbeat) -> Result<
     store.execute(beat).await.map(drop)
 }
 
+pub(super) async fn applied(
+    store: &PgTokenStore,
+    replica: &ReplicaId,
+    applied: &Applied,
+) -> Result<bool, PgStoreError> {
+    Ok(!store.at_once(&queries::applied(replica, applied, store.schema.newest())).await?.is_empty())
+}
+
 pub(super) async fn replicas(store: &PgTokenStore) -> Result<Vec<Replica>, PgStoreError> {
-    let mut tx = store.begin_reading().await?;
-    let rows = sqlx::query_as(queries::REPLICAS).persistent(store.statement_cache);
-    let rows: Vec<ReplicaColumns> = rows.fetch_all(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(rows.into_iter().map(Replica::from).collect())
+    let rows = store.at_once(queries::REPLICAS).await?;
+    let rows: Result<Vec<_>, _> = rows.iter().map(ReplicaColumns::from_row).collect();
+    Ok(rows?.into_iter().map(Replica::from).collect())
 }
 
 pub(super) async fn event_horizon(store: &PgTokenStore, age: Duration) -> Result<u64, PgStoreError> {

@@ -1,5 +1,7 @@
 //! The statements that only Postgres understands: those that read its clock and set its limits.
 
+use crate::{store::Applied, types::ReplicaId};
+
 /// One round trip to begin a transaction with its limits, in milliseconds.
 ///
 /// They are set for the transaction alone. As parameters of the connection's start pgbouncer refuses them; set for the
@@ -77,10 +79,15 @@ pub(super) const LEASE: &str = "\
     SELECT owner, ceil(extract(epoch FROM expires_at - clock_timestamp()) * 1000)::bigint AS remaining \
     FROM leases WHERE scope = $1";
 
-pub(super) const EVENTS: &str = "\
-    SELECT id, kind, key_hash, credential, generation, min_generation, \
-        (extract(epoch FROM at) * 1000)::bigint AS at \
-    FROM events WHERE id > $1 ORDER BY id LIMIT $2";
+/// Without parameters: every replica asks after each rejection, while somebody waits, and they would cost two more round
+/// trips.
+pub(super) fn events(after: i64, limit: u32) -> String {
+    format!(
+        "SELECT id, kind, key_hash, credential, generation, min_generation, \
+            (extract(epoch FROM at) * 1000)::bigint AS at \
+        FROM events WHERE id > {after} ORDER BY id LIMIT {limit}"
+    )
+}
 
 /// A bounded number at a time, so that no transaction is long.
 pub(super) const PRUNE_EVENTS: &str = "\
@@ -123,6 +130,19 @@ pub(super) const HEARTBEAT: &str = "\
     ON CONFLICT (id) DO UPDATE SET version = excluded.version, applied = excluded.applied, \
         schema_version = excluded.schema_version, \
         missing = excluded.missing, lease_until = clock_timestamp() + $3 * interval '1 millisecond'";
+
+/// Without parameters, as [`events`]; the id, which is text, in hexadecimal digits. It need not outlive a crash of the
+/// server: what is lost is told with the next sign of life, and whoever waits does so for longer. The lease, which a crash
+/// must not shorten, stays as it is.
+pub(super) fn applied(replica: &ReplicaId, applied: &Applied, known: i64) -> String {
+    let id = hex::encode(replica.as_str());
+    let missing = applied.missing.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    format!(
+        "SET LOCAL synchronous_commit = off; UPDATE replicas SET applied = {through}, missing = '{{{missing}}}' \
+        FROM schema_versions WHERE id = convert_from(decode('{id}', 'hex'), 'UTF8') AND min_writer <= {known} RETURNING 1",
+        through = applied.through
+    )
+}
 
 pub(super) const REPLICAS: &str = "\
     SELECT id, version, (extract(epoch FROM started_at) * 1000)::bigint AS started_at, \

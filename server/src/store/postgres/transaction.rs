@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, Row as _, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, RawSql, Row as _, postgres::PgRow, raw_sql};
 use tokio::time::timeout;
 
 use super::{
-    error::{PgStoreError, ends_the_session},
+    error::{PgStoreError, ends_the_session, is_read_only},
     pool::{Pool, Pooled},
     queries,
 };
@@ -51,28 +51,24 @@ impl PgTransaction {
     pub(super) async fn begin(pool: &Pool, need: Option<Need>) -> Result<Self, PgStoreError> {
         let mut tx = Self(pool.acquire().await?);
         let sql = if need.is_some() { queries::BEGIN } else { queries::BEGIN_ON_ANY_SCHEMA };
-        let rows = match timeout(BEGIN_LIMIT, raw_sql(sql).fetch_all(&mut *tx)).await {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) if !ends_the_session(&error) => return Err(error.into()),
-            // What ended this connection, or swallows what it says, has hit its fellows, too.
-            Ok(Err(error)) => {
-                pool.suspect();
-                return Err(PgStoreError::Stale(error));
-            }
-            Err(_) => {
-                pool.suspect();
-                return Err(PgStoreError::Silent);
-            }
-        };
-        let row = rows.last().ok_or(Misfit::Unmarked)?;
-        if row.try_get::<&str, _>(0)? != "off" {
-            pool.suspect();
-            return Err(PgStoreError::ReadOnly);
-        }
-        if let Some(Need { access, known }) = need {
-            Bounds { min_reader: row.try_get(1)?, min_writer: row.try_get(2)? }.admit(access, known)?;
-        }
+        let rows = without_waiting(pool, &mut tx, raw_sql(sql)).await?;
+        admit(pool, rows.last(), need)?;
         Ok(tx)
+    }
+
+    /// A whole transaction in one round trip, for what others wait for: begin, one statement without parameters that
+    /// waits for nobody, and commit. Returns the statement's rows.
+    ///
+    /// The statement is done before it is known whether the schema admits it. If it writes, it has to see to that itself,
+    /// and to be one that may be done twice, for it is repeated where the answer was lost.
+    pub(super) async fn at_once(pool: &Pool, need: Need, statement: &str) -> Result<Vec<PgRow>, PgStoreError> {
+        let mut tx = Self(pool.acquire().await?);
+        let batch = format!("{}; {statement}; {}", queries::BEGIN, queries::COMMIT);
+        let mut rows = without_waiting(pool, &mut tx, raw_sql(AssertSqlSafe(batch))).await?;
+        tx.0.give_back();
+        admit(pool, rows.first(), Some(need))?;
+        rows.remove(0);
+        Ok(rows)
     }
 
     /// Commits, and tells when that was done, in milliseconds by the database's clock.
@@ -101,6 +97,33 @@ impl DerefMut for PgTransaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.0
     }
+}
+
+/// Makes a round trip in which the database waits for nobody.
+async fn without_waiting(pool: &Pool, connection: &mut PgConnection, sql: RawSql) -> Result<Vec<PgRow>, PgStoreError> {
+    let error = match timeout(BEGIN_LIMIT, sql.fetch_all(connection)).await {
+        Ok(Ok(rows)) => return Ok(rows),
+        Ok(Err(error)) if is_read_only(&error) => PgStoreError::ReadOnly,
+        Ok(Err(error)) if !ends_the_session(&error) => return Err(error.into()),
+        Ok(Err(error)) => PgStoreError::Stale(error),
+        Err(_) => PgStoreError::Silent,
+    };
+    // What ended this connection, or swallows what it says, has hit its fellows, too.
+    pool.suspect();
+    Err(error)
+}
+
+/// Whether the server takes writes, and the schema this program.
+fn admit(pool: &Pool, row: Option<&PgRow>, need: Option<Need>) -> Result<(), PgStoreError> {
+    let row = row.ok_or(Misfit::Unmarked)?;
+    if row.try_get::<&str, _>(0)? != "off" {
+        pool.suspect();
+        return Err(PgStoreError::ReadOnly);
+    }
+    if let Some(Need { access, known }) = need {
+        Bounds { min_reader: row.try_get(1)?, min_writer: row.try_get(2)? }.admit(access, known)?;
+    }
+    Ok(())
 }
 
 /// Runs the transaction `name` until it is not in another one's way, a bounded number of times.
