@@ -1,11 +1,10 @@
 //! The admin API: what the operators of the broker see and do.
 
 use tokencache_proto::v1::{self, admin_service_client::AdminServiceClient};
-use tonic::transport::Channel;
 
 use crate::{
-    Builder, BulkInvalidation, CredentialDescription, CredentialPage, Result, Selector, ServerInfo, Target,
-    TokenStatus, builder::Connection, token::nonsense,
+    Builder, BulkInvalidation, CredentialDescription, CredentialPage, ReplicaStatus, Result, Selector, ServerInfo,
+    Target, TokenStatus, connection::Connection, token::nonsense,
 };
 
 /// A client of the admin API. Cheap to clone; clones share a connection.
@@ -30,11 +29,11 @@ impl AdminClient {
     ///
     /// # Errors
     ///
-    /// Whatever [`Error`](crate::Error) says, here and below; nothing is retried.
+    /// Whatever [`Error`](crate::Error) says, here and below; what only reads is tried on another replica, once.
     pub async fn list_credentials(&self, page_size: u32, page_token: &str) -> Result<CredentialPage> {
         let request = v1::ListCredentialsRequest { page_size, page_token: page_token.into() };
-        let request = self.connection.request(request);
-        self.connection.bounded(self.service().list_credentials(request)).await.map(Into::into)
+        let call = |channel, request| async move { AdminServiceClient::new(channel).list_credentials(request).await };
+        self.connection.call(request, call).await.map(Into::into)
     }
 
     /// Explains one credential.
@@ -43,9 +42,10 @@ impl AdminClient {
     ///
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is none of this name.
     pub async fn describe_credential(&self, name: &str) -> Result<CredentialDescription> {
-        let request = self.connection.request(v1::DescribeCredentialRequest { name: name.into() });
-        let response = self.connection.bounded(self.service().describe_credential(request)).await?;
-        CredentialDescription::from_proto(response)
+        let request = v1::DescribeCredentialRequest { name: name.into() };
+        let call =
+            |channel, request| async move { AdminServiceClient::new(channel).describe_credential(request).await };
+        CredentialDescription::from_proto(self.connection.call(request, call).await?)
     }
 
     /// Replaces a token now, and returns what is known of the new one.
@@ -54,8 +54,9 @@ impl AdminClient {
     ///
     /// Why the upstream gave none.
     pub async fn refresh_token(&self, selector: impl Into<Selector>) -> Result<TokenStatus> {
-        let request = self.connection.request(selector.into().into_refresh());
-        let response = self.connection.bounded(self.service().refresh_token(request)).await?;
+        let request = selector.into().into_refresh();
+        let call = |channel, request| async move { AdminServiceClient::new(channel).refresh_token(request).await };
+        let response = self.connection.call_once(request, call).await?;
         Ok(response.token.ok_or_else(|| nonsense("an answer without a token"))?.into())
     }
 
@@ -66,8 +67,9 @@ impl AdminClient {
     /// Whatever [`Error`](crate::Error) says.
     pub async fn invalidate_credentials(&self, target: Target, dry_run: bool) -> Result<BulkInvalidation> {
         let request = v1::InvalidateCredentialsRequest { target: Some(target.into()), dry_run };
-        let request = self.connection.request(request);
-        self.connection.bounded(self.service().invalidate_credentials(request)).await.map(Into::into)
+        let call =
+            |channel, request| async move { AdminServiceClient::new(channel).invalidate_credentials(request).await };
+        self.connection.call_once(request, call).await.map(Into::into)
     }
 
     /// Tells which replica answers, and what it runs.
@@ -76,11 +78,18 @@ impl AdminClient {
     ///
     /// Whatever [`Error`](crate::Error) says.
     pub async fn server_info(&self) -> Result<ServerInfo> {
-        let request = self.connection.request(v1::GetServerInfoRequest {});
-        self.connection.bounded(self.service().get_server_info(request)).await.map(Into::into)
+        let call = |channel, request| async move { AdminServiceClient::new(channel).get_server_info(request).await };
+        self.connection.call(v1::GetServerInfoRequest {}, call).await.map(Into::into)
     }
 
-    fn service(&self) -> AdminServiceClient<Channel> {
-        AdminServiceClient::new(self.connection.channel.clone())
+    /// The replicas that share the store, by their identifiers.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Error`](crate::Error) says.
+    pub async fn list_replicas(&self) -> Result<Vec<ReplicaStatus>> {
+        let call = |channel, request| async move { AdminServiceClient::new(channel).list_replicas(request).await };
+        let response = self.connection.call(v1::ListReplicasRequest {}, call).await?;
+        Ok(response.replicas.into_iter().map(Into::into).collect())
     }
 }

@@ -1,13 +1,11 @@
-//! Builds clients: where the broker is and how long a call may take.
+//! Builds clients: where the broker is, who calls it, and how long a call may take.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tonic::{
-    Request, Response, Status,
-    transport::{Channel, Endpoint},
+use crate::{
+    AdminClient, Client, Error, ErrorKind, Result, Secret, address::Address, backoff::RetryBudget,
+    connection::Connection, dial, identity::Identity, replicas::Replicas, tls::Tls,
 };
-
-use crate::{AdminClient, Client, Error, ErrorKind, Result};
 
 /// Where the broker's client API is unless told otherwise.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
@@ -21,29 +19,86 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(15);
 /// The longest deadline: what `grpc-timeout` can tell in seconds, with eight digits.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(99_999_999);
 
-/// A ping after so long without a frame, so that a watcher notices a broker that is gone.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Builds a [`Client`] or an [`AdminClient`].
 #[derive(Clone, Debug)]
 pub struct Builder {
-    endpoint: String,
+    endpoints: Vec<String>,
+    tls: Tls,
+    identity: Option<Identity>,
+    cleartext_identity: bool,
     connect_timeout: Duration,
     deadline: Duration,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { endpoint: DEFAULT_ENDPOINT.into(), connect_timeout: DEFAULT_CONNECT_TIMEOUT, deadline: DEFAULT_DEADLINE }
+        Self {
+            endpoints: vec![],
+            tls: Tls::default(),
+            identity: None,
+            cleartext_identity: false,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            deadline: DEFAULT_DEADLINE,
+        }
     }
 }
 
 impl Builder {
-    /// Where the broker is: `http://host:port` or `unix:PATH`.
+    /// Where a replica of the broker is: `http://host:port`, `https://host:port` or `unix:PATH`. May be said of several.
+    /// Default: [`DEFAULT_ENDPOINT`].
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.endpoint = endpoint.into();
+        self.endpoints.push(endpoint.into());
+        self
+    }
+
+    /// Where several replicas are. Each client draws an order of its own and stays with the first that is well.
+    #[must_use]
+    pub fn endpoints<S: Into<String>>(mut self, endpoints: impl IntoIterator<Item = S>) -> Self {
+        self.endpoints.extend(endpoints.into_iter().map(Into::into));
+        self
+    }
+
+    /// The authorities, in PEM, that certify the replicas with `https://`. Default: those of the operating system. This file
+    /// and those of [`Builder::client_certificate`] are read for every new connection.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.ca_file = Some(path.into());
+        self
+    }
+
+    /// The certificate chain and the key, in PEM, that say who calls (mTLS).
+    #[must_use]
+    pub fn client_certificate(mut self, chain_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        self.tls.identity = Some((chain_file.into(), key_file.into()));
+        self
+    }
+
+    /// The name in the replicas' certificates, where it is not the host's.
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(name.into());
+        self
+    }
+
+    /// Says who calls by an API key or another bearer token, as `authorization: Bearer ...` (RFC 6750 section 2.1).
+    #[must_use]
+    pub fn bearer_token(mut self, token: Secret) -> Self {
+        self.identity = Some(Identity::Fixed(token));
+        self
+    }
+
+    /// The same from a file, which is read again whenever it was changed, e.g. a Kubernetes service account's token.
+    #[must_use]
+    pub fn bearer_token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.identity = Some(Identity::file(path.into()));
+        self
+    }
+
+    /// Lets a bearer token be sent over `http://` to another machine: for a mesh that encrypts what it carries.
+    #[must_use]
+    pub fn allow_cleartext_bearer_token(mut self, allow: bool) -> Self {
+        self.cleartext_identity = allow;
         self
     }
 
@@ -54,7 +109,8 @@ impl Builder {
         self
     }
 
-    /// How long a call may take. The broker is told, so that it stops waiting as well; a watch has no deadline.
+    /// How long a call may take: connecting, and a second try on another replica, included. The broker is told
+    /// (`grpc-timeout`), so that it stops waiting as well; a watch has no deadline.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline.min(LONGEST_DEADLINE);
@@ -65,7 +121,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if the endpoint is none.
+    /// [`ErrorKind::InvalidRequest`] if an endpoint is none, or a bearer token would be sent in the clear to another
+    /// machine.
     ///
     /// # Panics
     ///
@@ -88,58 +145,24 @@ impl Builder {
     }
 
     fn connect(self) -> Result<Connection> {
-        let endpoint = parse_endpoint(&self.endpoint)?
-            .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .tcp_nodelay(true);
+        let default = [DEFAULT_ENDPOINT.to_owned()];
+        let endpoints = if self.endpoints.is_empty() { &default[..] } else { &self.endpoints };
+        let tls = Arc::new(self.tls);
+        let mut channels = vec![];
+        for endpoint in endpoints {
+            let address = Address::parse(endpoint)?;
+            if self.identity.is_some() && !address.is_private() && !self.cleartext_identity {
+                let message = format!("{endpoint} would show the bearer token to the network: use https:// or unix:");
+                return Err(Error::new(ErrorKind::InvalidRequest, message));
+            }
+            channels.push(dial::channel(&address, &tls, self.connect_timeout));
+        }
         Ok(Connection {
-            channel: endpoint.connect_lazy(),
-            connect_timeout: self.connect_timeout,
+            replicas: Arc::new(Replicas::new(channels)),
+            budget: Arc::new(RetryBudget::new()),
+            identity: self.identity,
             deadline: self.deadline,
         })
-    }
-}
-
-fn parse_endpoint(text: &str) -> Result<Endpoint> {
-    let bad = || {
-        let message = format!("{text:?} is no endpoint: write http://host:port or unix:PATH");
-        Error::new(ErrorKind::InvalidRequest, message)
-    };
-    if let Some(path) = text.strip_prefix("unix:")
-        && path.trim_start_matches('/').is_empty()
-    {
-        return Err(bad());
-    }
-    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| bad())?;
-    let is_http = endpoint.uri().scheme_str() == Some("http") && endpoint.uri().host().is_some();
-    if text.starts_with("unix:") || is_http { Ok(endpoint) } else { Err(bad()) }
-}
-
-/// A channel and how long a call over it may take.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    pub(crate) channel: Channel,
-    connect_timeout: Duration,
-    deadline: Duration,
-}
-
-impl Connection {
-    /// A request that tells the broker the deadline (`grpc-timeout`; `Endpoint::timeout` would not send it).
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.set_timeout(self.deadline);
-        request
-    }
-
-    /// Bounds a call as a whole. The deadline of the request covers neither the look-up of a name nor connecting.
-    pub(crate) async fn bounded<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
-        let limit = self.connect_timeout + self.deadline;
-        match tokio::time::timeout(limit, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(&status)),
-            Err(_) => Err(Error::slow(limit)),
-        }
     }
 }
 
@@ -147,15 +170,21 @@ impl Connection {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_endpoint_is_a_tcp_address_or_a_unix_socket() {
-        for text in ["http://127.0.0.1:50051", "http://broker.example:1", "unix:/run/t.sock", "unix:t.sock"] {
-            assert!(parse_endpoint(text).is_ok(), "{text}");
+    #[tokio::test]
+    async fn a_bearer_token_does_not_leave_the_machine_in_the_clear() {
+        let builder = |endpoint: &str| Client::builder().endpoint(endpoint).bearer_token(Secret::new("s3cr3t"));
+        let error = builder("http://broker.example:1").build().expect_err("everybody could read it");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
+        assert!(builder("http://broker.example:1").allow_cleartext_bearer_token(true).build().is_ok());
+        for endpoint in ["http://127.0.0.1:1", "https://broker.example:1", "unix:/run/t.sock"] {
+            assert!(builder(endpoint).build().is_ok(), "{endpoint}");
         }
-        for text in ["", "127.0.0.1:50051", "https://broker.example", "ftp://x", "unix:", "unix://", "http://", "a b"] {
-            let error = parse_endpoint(text).expect_err(text);
-            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{text}");
-            assert!(error.message().contains("http://host:port"), "{error}");
-        }
+    }
+
+    #[tokio::test]
+    async fn one_bad_endpoint_spoils_the_client() {
+        let error = Client::builder().endpoints(["http://127.0.0.1:1", "nowhere"]).build().expect_err("no endpoint");
+        assert!(error.to_string().contains("nowhere"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -9,7 +10,7 @@ use tokencache_proto::v1;
 use tokio_stream::Stream;
 use tonic::Streaming;
 
-use crate::{Error, Result, Selector, Token, token::nonsense};
+use crate::{Error, Result, Selector, Token, connection, replicas::Replica, token::nonsense};
 
 /// One change of one watched token.
 #[derive(Clone, Debug)]
@@ -40,11 +41,14 @@ pub enum TokenUpdate {
 ///
 /// It ends when the replica drains or the connection is lost; dropping it ends the call. Nothing reconnects by itself.
 #[derive(Debug)]
-pub struct TokenEvents(Streaming<v1::WatchTokensResponse>);
+pub struct TokenEvents {
+    stream: Streaming<v1::WatchTokensResponse>,
+    replica: Arc<Replica>,
+}
 
 impl TokenEvents {
-    pub(crate) fn new(stream: Streaming<v1::WatchTokensResponse>) -> Self {
-        Self(stream)
+    pub(crate) fn new(stream: Streaming<v1::WatchTokensResponse>, replica: Arc<Replica>) -> Self {
+        Self { stream, replica }
     }
 
     /// The next event; `None` at the end. Cancel safe.
@@ -57,10 +61,14 @@ impl Stream for TokenEvents {
     type Item = Result<TokenEvent>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let item = ready!(Pin::new(&mut self.0).poll_next(cx));
+        let item = ready!(Pin::new(&mut self.stream).poll_next(cx));
         Poll::Ready(item.map(|item| match item {
             Ok(response) => TokenEvent::from_proto(response),
-            Err(status) => Err(Error::from_status(&status)),
+            Err(status) => {
+                let error = Error::from_status(&status);
+                connection::judge(&self.replica, Some(&error));
+                Err(error)
+            }
         }))
     }
 }

@@ -327,3 +327,37 @@ impl From<v1::GetServerInfoResponse> for ServerInfo {
         }
     }
 }
+
+/// One of the replicas that share a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStatus {
+    /// Its identifier.
+    pub id: String,
+    /// The version of the program that it runs.
+    pub version: String,
+    /// When it first joined.
+    pub started_at: Option<SystemTime>,
+    /// For how long the others wait for it if it says nothing more. Zero: what it serves is degraded.
+    pub lease_remaining: Duration,
+    /// The highest event that it has applied.
+    pub applied_event: u64,
+    /// Events below it that it has not seen.
+    pub missing_events: Vec<u64>,
+    /// It is the one that answers.
+    pub answering: bool,
+}
+
+impl From<v1::Replica> for ReplicaStatus {
+    fn from(replica: v1::Replica) -> Self {
+        Self {
+            id: replica.id,
+            version: replica.version,
+            started_at: convert::time(replica.started_at),
+            lease_remaining: convert::duration(replica.lease_remaining),
+            applied_event: replica.applied_event,
+            missing_events: replica.missing_events,
+            answering: replica.answering,
+        }
+    }
+}
