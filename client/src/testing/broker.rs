@@ -17,9 +17,10 @@ use tokencache_proto::v1::{
 };
 use tokio::{
     io::DuplexStream,
+    net::TcpListener,
     sync::{mpsc, watch},
 };
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{
     Code, Request, Response, Status,
     transport::{Channel, Endpoint, Server},
@@ -91,6 +92,20 @@ impl MemoryBroker {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(self.connection.clone())
+    }
+
+    /// Serves on a free port of the loopback address as well, for programs under test. Returns the endpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system gives no port.
+    pub async fn listen(&self) -> io::Result<String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let service = TokenServiceServer::new(Service(Arc::clone(&self.tokens)));
+        let incoming = TcpListenerStream::new(listener);
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        Ok(endpoint)
     }
 
     /// Adds a credential whose tokens live so long.

@@ -8,9 +8,10 @@ use tokencache_proto::v1::{
     token_service_server::{TokenService, TokenServiceServer},
 };
 use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{
     Iter,
-    wrappers::{TcpListenerStream, UnixListenerStream},
+    wrappers::{TcpListenerStream, UnboundedReceiverStream, UnixListenerStream},
 };
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _, pb};
@@ -27,6 +28,37 @@ pub(crate) async fn serve_tcp() -> String {
     let address = listener.local_addr().unwrap();
     tokio::spawn(router().serve_with_incoming(TcpListenerStream::new(listener)));
     format!("http://{address}")
+}
+
+/// One that is about to go away.
+pub(crate) async fn serve_draining() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = TokenServiceServer::with_interceptor(FakeBroker, |_| {
+        let mut details = ErrorDetails::with_error_info("DRAINING", "tokencache", [("k".to_owned(), "v".to_owned())]);
+        details.set_retry_info(Some(Duration::from_secs(60)));
+        Err(Status::with_error_details(Code::Unavailable, "this replica is going away", details))
+    });
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+    format!("http://{address}")
+}
+
+/// Serves over TLS at `localhost`.
+pub(crate) async fn serve_tls(acceptor: TlsAcceptor) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (accepted, incoming) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust us goes away.
+            if let Ok(stream) = acceptor.accept(stream).await {
+                accepted.send(Ok::<_, std::io::Error>(stream)).unwrap();
+            }
+        }
+    });
+    tokio::spawn(router().serve_with_incoming(UnboundedReceiverStream::new(incoming)));
+    format!("https://localhost:{}", address.port())
 }
 
 /// Serves on a socket until the test ends.
