@@ -50,15 +50,16 @@ impl TokenSource {
         }
         match self.0.renew(None).await? {
             Outcome::Token(token) => Ok(token),
-            Outcome::Kept => unreachable!("nothing was reported that could be kept"),
+            // Somebody else's report was not believed meanwhile.
+            Outcome::Kept => self.current().map(|token| token.to_arc()).ok_or_else(flight::gone),
         }
     }
 
     /// Reports that the upstream refused a token, and returns its replacement. However many report one token, one call is
-    /// made. `None`: the broker's configuration says that this answer does not mean a dead token, which therefore stays in
-    /// use.
+    /// made. `None`: the token stays in use, because by the broker's configuration this answer does not mean a dead token, or
+    /// because the upstream refuses fresh tokens as well (`TOO_MANY_INVALIDATIONS`), which as a rule means a permission.
     ///
-    /// A token that was refused with 401 is not handed out again by this source, whatever becomes of the report.
+    /// Otherwise a token that was refused with 401 is not handed out again by this source, even if the broker is away.
     ///
     /// Cancel-safe: what was begun goes on, for others.
     ///
@@ -75,7 +76,10 @@ impl TokenSource {
         }
         match self.0.renew(Some((token.generation, refusal))).await? {
             Outcome::Token(token) => Ok(Some(token)),
-            Outcome::Kept => Ok(None),
+            Outcome::Kept => {
+                self.0.state.absolve(token.generation);
+                Ok(None)
+            }
         }
     }
 

@@ -25,6 +25,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// How long an error that only a person can mend is remembered, so that a loop does not become a storm.
 const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// The broker's reason where an upstream refuses fresh tokens: it does not take this report for a dead token.
+const UNBELIEVED: &str = "TOO_MANY_INVALIDATIONS";
 
 /// A source: its state, and how it is brought up to date.
 pub(crate) struct Shared {
@@ -42,6 +46,30 @@ struct Flight {
     landed: watch::Receiver<Option<Result<Outcome>>>,
     /// Until when its error stands for others.
     rests_until: Option<Instant>,
+}
+
+impl Flight {
+    /// Whether somebody who reports this generation may join. What is under way takes everybody, who then looks whether it
+    /// was for them; an error stands for a while for all who ask for the same.
+    fn takes(&self, reports: u64) -> bool {
+        match &*self.landed.borrow() {
+            None => true,
+            Some(Ok(Outcome::Kept)) if reports == 0 => false,
+            Some(_) => self.reports >= reports && self.rests_until.is_some_and(|until| Instant::now() < until),
+        }
+    }
+}
+
+/// How long an outcome stands for others.
+fn rest(outcome: &Result<Outcome>) -> Option<Duration> {
+    match outcome {
+        Err(error) if !error.is_transient() => Some(error.retry_after().unwrap_or(REST).min(LONGEST_REST)),
+        _ => None,
+    }
+}
+
+pub(super) fn gone() -> Error {
+    Error::new(ErrorKind::Unavailable, "the token was refused or has expired while it arrived")
 }
 
 /// What came of asking.
@@ -81,11 +109,10 @@ impl Shared {
     fn join(self: &Arc<Self>, report: Option<&(u64, Refusal)>) -> (watch::Receiver<Option<Result<Outcome>>>, bool) {
         let reports = report.map_or(0, |(generation, _)| *generation);
         let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = &*flight
-            && (running.landed.borrow().is_none() || running.rests_until.is_some_and(|until| Instant::now() < until))
-            && (running.landed.borrow().is_none() || running.reports >= reports)
+        if let Some(flight) = &*flight
+            && flight.takes(reports)
         {
-            return (running.landed.clone(), running.reports >= reports);
+            return (flight.landed.clone(), flight.reports >= reports);
         }
         let (land, landed) = watch::channel(None);
         *flight = Some(Flight { reports, landed: landed.clone(), rests_until: None });
@@ -93,12 +120,16 @@ impl Shared {
         tokio::spawn(async move {
             let outcome = shared.fly(report).await;
             let mut flight = shared.flight.lock().unwrap_or_else(PoisonError::into_inner);
-            match (&outcome, &mut *flight) {
-                (Err(error), Some(flight)) if !error.is_transient() => flight.rests_until = Some(Instant::now() + REST),
+            match (rest(&outcome), &mut *flight) {
+                (Some(rest), Some(flight)) => flight.rests_until = Some(Instant::now() + rest),
                 _ => *flight = None,
             }
             drop(flight);
-            land.send_replace(Some(outcome));
+            let unbelieved = |error: &Error| reports != 0 && error.reason() == Some(UNBELIEVED);
+            land.send_replace(Some(match outcome {
+                Err(error) if unbelieved(&error) => Ok(Outcome::Kept),
+                outcome => outcome,
+            }));
         });
         (landed, true)
     }
@@ -170,7 +201,6 @@ impl Shared {
             }
         }
         let token = self.state.above(0);
-        let gone = || Error::new(ErrorKind::Unavailable, "the token was refused or has expired while it arrived");
         token.map(Outcome::Token).ok_or_else(gone)
     }
 

@@ -57,6 +57,8 @@ struct Facts {
     highest: u64,
     /// The refused tokens' last fingerprint: the same token must not come back under another number.
     refused: String,
+    /// The token that was refused last, for the broker may not believe it.
+    withheld: Option<Arc<Held>>,
 }
 
 impl State {
@@ -136,10 +138,22 @@ impl State {
     /// No longer hands out this generation or an older one: the upstream refused it.
     pub(super) fn withhold(&self, generation: u64, fingerprint: &str) {
         let mut facts = self.facts();
-        if generation >= facts.highest || generation.saturating_add(1) > facts.floor {
+        if generation >= facts.floor {
             facts.refused = fingerprint.to_owned();
+            facts.withheld = self.held.load_full().filter(|held| held.token.generation == generation);
         }
         self.raise(&mut facts, generation.saturating_add(1));
+    }
+
+    /// Takes that back: the broker does not believe it, and has no other one to give.
+    pub(super) fn absolve(&self, generation: u64) {
+        let mut facts = self.facts();
+        let is_last = facts.floor == generation.saturating_add(1);
+        if let Some(held) = facts.withheld.take_if(|held| is_last && held.token.generation == generation) {
+            facts.floor = generation;
+            facts.refused.clear();
+            self.held.store(Some(held));
+        }
     }
 
     /// The same, as the broker says it.

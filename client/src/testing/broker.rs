@@ -209,6 +209,21 @@ impl Credential {
         })
     }
 
+    fn failure(&self, name: &str) -> Result<(), Status> {
+        let Some((code, reason)) = &self.failure else { return Ok(()) };
+        let about = [("credential".to_owned(), name.to_owned())];
+        let details = ErrorDetails::with_error_info(reason.as_str(), tokencache_proto::ERROR_DOMAIN, about);
+        Err(Status::with_error_details(*code, "as the test wishes", details))
+    }
+
+    /// Fails as long as the upstream is thought to refuse fresh tokens.
+    fn refuse_reports(&self, name: &str) -> Result<(), Status> {
+        match &self.failure {
+            Some((Code::ResourceExhausted, _)) => self.failure(name),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether this report took the token out of service.
     fn reject(&mut self, generation: u64) -> bool {
         self.reports += 1;
@@ -288,6 +303,7 @@ impl TokenService for Service {
         let request = request.into_inner();
         let token = self.0.with(&request.credential, |credential| {
             if request.rejected_generation != 0 {
+                credential.refuse_reports(&request.credential)?;
                 credential.reject(request.rejected_generation);
             }
             credential.token(&request.credential)

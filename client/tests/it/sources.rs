@@ -134,6 +134,19 @@ async fn a_refusal_that_the_broker_does_not_take_for_a_dead_token_changes_nothin
 }
 
 #[tokio::test]
+async fn a_token_stays_in_use_where_the_upstream_refuses_fresh_ones_as_well() {
+    let broker = broker();
+    let source = broker.client().source("api");
+    let token = source.get().await.expect("a token");
+    broker.fail("api", "TOO_MANY_INVALIDATIONS");
+    for _ in 0..3 {
+        assert!(source.rejected(&token, 401).await.expect("an answer").is_none());
+        assert_eq!(source.get().await.expect("it stays in use").generation, 1);
+    }
+    assert_eq!((broker.minted("api"), broker.reports("api")), (1, 0));
+}
+
+#[tokio::test]
 async fn each_new_token_is_observed() {
     let broker = broker();
     let seen = Arc::new(Mutex::new(vec![]));
