@@ -18,17 +18,21 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn drive(node: &str) -> Result<()> {
     let target = target_directory();
     let idp = node::install(&target)?;
+    build()?;
 
+    let mut driver = step::command(target.join("debug/tokencache-e2e"));
+    driver.arg("--idp").arg(idp).arg("--binaries").arg(target.join("debug"));
+    step::run(&format!("end to end, with Node {node}"), &mut driver)
+}
+
+/// Builds the binaries into `debug` of the target directory.
+pub(crate) fn build() -> Result<()> {
     let mut build = step::cargo();
     build.args(["build", "--locked", "--bins"]);
     for package in PACKAGES {
         build.args(["--package", package]);
     }
-    step::run("build the binaries", &mut build)?;
-
-    let mut driver = step::command(target.join("debug/tokencache-e2e"));
-    driver.arg("--idp").arg(idp).arg("--binaries").arg(target.join("debug"));
-    step::run(&format!("end to end, with Node {node}"), &mut driver)
+    step::run("build the binaries", &mut build)
 }
 
 /// Where cargo puts what it builds.

@@ -7,6 +7,7 @@ mod e2e;
 mod node;
 mod pgbouncer;
 mod postgres;
+mod python;
 mod step;
 mod test;
 mod torture;
@@ -29,7 +30,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present, then a short torture run and short drills
+    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present, then the Python package's tests where Python is, then a short torture run and short drills
     Test,
     /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
     E2e,
