@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
 use crate::{Error, ErrorKind, Refusal, Result, Token, TokenSource};
@@ -27,6 +27,7 @@ pub struct TokenAuth {
     /// `None`: the token's type.
     scheme: Option<String>,
     pub(crate) max_replays: u32,
+    any_method: bool,
     pub(crate) body_limit: usize,
     by_head: Arc<HeadRule>,
     by_body: Option<(usize, Arc<BodyRule>)>,
@@ -53,6 +54,7 @@ impl TokenAuth {
             header: AUTHORIZATION,
             scheme: None,
             max_replays: 1,
+            any_method: false,
             body_limit: DEFAULT_BODY_LIMIT,
             by_head: Arc::new(|status, _| (status == StatusCode::UNAUTHORIZED).then(|| status.into())),
             by_body: None,
@@ -78,6 +80,14 @@ impl TokenAuth {
         self
     }
 
+    /// Whether requests of all methods are sent again after any refusal. Default: after a 401, by which an upstream refuses a
+    /// request before it acts, all are; after another refusal those alone whose method is idempotent (RFC 9110 section
+    /// 9.2.2). Say so of an upstream that refuses before it acts in its own way, such as gRPC or SOAP.
+    pub fn replay_any_method(mut self, replay: bool) -> Self {
+        self.any_method = replay;
+        self
+    }
+
     /// How many bytes of a streamed body are kept, so that it can be sent again. One that is longer is sent as it is, and a
     /// refusal is reported and handed through. A body in memory is sent again whatever its length.
     pub fn body_limit(mut self, bytes: usize) -> Self {
@@ -87,8 +97,7 @@ impl TokenAuth {
 
     /// What counts as a refusal, by status and headers. Default: 401. The broker is told, and has the last word: an answer
     /// that by the credential's `reject_on` does not mean a dead token is handed through.
-    ///
-    /// Say so only of answers that the upstream gives before it acts, for requests of all methods are sent again.
+    /// See [`TokenAuth::replay_any_method`] for what is sent again.
     pub fn refused_by(
         mut self,
         rule: impl Fn(StatusCode, &HeaderMap) -> Option<Refusal> + Send + Sync + 'static,
@@ -138,6 +147,11 @@ impl TokenAuth {
     /// Whether a body is a refusal.
     pub(crate) fn refusal_in(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Refusal> {
         self.by_body.as_ref().and_then(|(_, rule)| rule(status, headers, body))
+    }
+
+    /// Whether a request that was refused with this status may be sent again.
+    pub(crate) fn may_replay(&self, method: &Method, refused_with: StatusCode) -> bool {
+        self.any_method || refused_with == StatusCode::UNAUTHORIZED || method.is_idempotent()
     }
 
     /// What to send the request again with. `None`: the refusal is handed through, because the broker says that the token is

@@ -48,13 +48,14 @@ impl Middleware for TokenMiddleware {
             let mut attempt = request.take().expect("it is put back before each replay");
             let again = if timing.replays < auth.max_replays { attempt.try_clone() } else { None };
             auth.attach(attempt.headers_mut(), &token).map_err(Error::middleware)?;
-            let origin = attempt.url().origin();
+            let (origin, method) = (attempt.url().origin(), attempt.method().clone());
             let begun = Instant::now();
             let response = next.clone().run(attempt, extensions).await?;
             timing.upstream += begun.elapsed();
             // After a redirect to another host the token was not sent along: that host refuses something else.
             let (response, refusal) =
                 if response.url().origin() == origin { judge(response, auth).await } else { (response, None) };
+            let again = again.filter(|_| auth.may_replay(&method, response.status()));
             let replacement = match refusal {
                 Some(refusal) if again.is_some() => {
                     let begun = Instant::now();

@@ -18,7 +18,7 @@
 //!
 //! The service inside is given bodies of type [`TokenBody`]; one that takes another type, as a tonic channel does, is
 //! wrapped with `map_request(|request| request.map(tonic::body::Body::new))`. A gRPC upstream refuses with status 200 and
-//! `grpc-status: 16`, which [`TokenAuth::refused_by`] sees among the headers.
+//! `grpc-status: 16`, which [`TokenAuth::refused_by`] sees among the headers; see [`TokenAuth::replay_any_method`], too.
 
 use std::{
     pin::Pin,
@@ -122,6 +122,7 @@ where
         let response = inner.call(attempt).await.map_err(Into::into)?;
         timing.upstream += begun.elapsed();
         let (mut response, refusal) = judge(response, &auth).await;
+        let again = again.filter(|_| auth.may_replay(&parts.method, response.status()));
         let replacement = match refusal {
             Some(refusal) if again.is_some() => {
                 let begun = Instant::now();

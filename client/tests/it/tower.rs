@@ -98,13 +98,23 @@ async fn a_refusal_may_be_in_the_body() {
         let expired = body.windows(15).any(|part| part == b"SESSION_EXPIRED");
         expired.then(|| Refusal::status(401).error("SESSION_EXPIRED"))
     });
-    let request = Request::post(upstream.url("/session")).body(whole(b"hello")).expect("a request");
-    let answer = send(auth, request).await.expect("an answer");
+    let request = Request::put(upstream.url("/session")).body(whole(b"hello")).expect("a request");
+    let answer = send(auth.clone(), request).await.expect("an answer");
     assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "hello");
     let sent = upstream.sent();
     assert_eq!((sent.len(), broker.reports("api")), (2, 1));
     assert_eq!(sent[1].headers["x-session"], "token-2-of-api");
     assert!(!sent[1].headers.contains_key("authorization"));
+    // It may have acted before it answered 200.
+    for (auth, sendings) in [(auth.clone(), 1), (auth.replay_any_method(true), 2)] {
+        upstream.accept(broker.minted("api") + 1);
+        let request = Request::post(upstream.url("/session")).body(whole(b"hello")).expect("a request");
+        send(auth, request).await.expect("an answer");
+        assert_eq!(upstream.sent().len(), sendings);
+        while broker.minted("api") < 2 + u64::try_from(sendings).expect("one or two") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 #[tokio::test]
