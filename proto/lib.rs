@@ -1,12 +1,8 @@
 //! The gRPC interface of tokencache: messages, clients, servers and the descriptors for reflection.
 
 /// Package `tokencache.v1`.
-#[expect(
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    unused_qualifications,
-    reason = "generated code"
-)]
+#[expect(clippy::allow_attributes_without_reason, unused_qualifications, reason = "generated code")]
+#[cfg_attr(feature = "server", expect(clippy::allow_attributes, reason = "generated code"))]
 pub mod v1 {
     tonic::include_proto!("tokencache.v1");
 }

@@ -17,8 +17,8 @@ type BodyRule = dyn Fn(StatusCode, &HeaderMap, &[u8]) -> Option<Refusal> + Send 
 /// Attaches the token of a source to requests and, where the upstream refuses it, reports that, takes the replacement and
 /// sends the original request again.
 ///
-/// It is made into what an HTTP stack takes: a `reqwest` middleware, a `tower` layer, or a blocking call, each behind the
-/// feature of that name. Cheap to clone.
+/// It is made into what an HTTP stack takes: a `reqwest` middleware or a `tower` layer, each behind the feature of that name.
+/// Cheap to clone.
 #[derive(Clone)]
 #[must_use]
 pub struct TokenAuth {

@@ -16,26 +16,27 @@
 //! ```
 //!
 //! A [`TokenSource`] is read in nanoseconds, is kept fresh by the broker's stream, and outlives the broker's absence for as
-//! long as its token is valid. [`TokenAuth`] puts one into an HTTP stack, each behind the feature of its name:
+//! long as its token is valid. `TokenAuth` puts one into an HTTP stack, each behind the feature of its name:
 //!
 //! | feature | |
 //! |---|---|
-//! | `reqwest` | [`reqwest`]: a middleware around your own `reqwest::Client` |
-//! | `tower` | [`tower`]: a layer for hyper, tonic and whatever else sends `http` requests |
-//! | `blocking` | [`blocking`]: for programs without an async runtime, with ureq for example |
-//! | `testing` | [`testing`]: a broker in memory, and recorded upstreams |
+//! | `reqwest` | module `reqwest`: a middleware around your own `reqwest::Client` |
+//! | `tower` | module `tower`: a layer for hyper, tonic and whatever else sends `http` requests |
+//! | `blocking` | module `blocking`: for programs without an async runtime, with ureq for example |
+//! | `testing` | module `testing`: a broker in memory, and recorded upstreams |
 //!
 //! Errors of the broker are an [`Error`]; what an upstream answers never is one. A client is cheap to clone, connects when
 //! it is first used, and again whenever the connection was lost.
 
 mod address;
 mod admin;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
 mod auth;
 mod backoff;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
-mod body;
+pub mod body;
 mod builder;
 mod client;
 mod clock;
@@ -62,6 +63,7 @@ mod token;
 pub mod tower;
 
 pub use admin::AdminClient;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
 pub use auth::{DEFAULT_BODY_LIMIT, Timing, TokenAuth};
 pub use builder::{Builder, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_ENDPOINT};
 pub use client::Client;

@@ -16,5 +16,7 @@
 //! ```
 
 mod broker;
+mod cassette;
 
 pub use broker::MemoryBroker;
+pub use cassette::{Cassette, CassetteError};

@@ -5,6 +5,8 @@ mod blocking;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod cassettes;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod replicas;
