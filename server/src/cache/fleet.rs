@@ -193,6 +193,10 @@ impl Fleet {
                         self.cache.hear_of_rejection(&event);
                     }
                     EventKind::Committed => drop(reading.replaced.insert(event.key, event)),
+                    EventKind::GrantLost => {
+                        info!(credential = %event.credential, "a grant was found lost: a person has to log in again");
+                    }
+                    EventKind::Other => {}
                 }
             }
             reading.settle(asked, self.cache.parts.clock.uptime());

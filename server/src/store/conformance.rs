@@ -128,6 +128,7 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             of_racing_rejections_exactly_one_counts,
             a_commit_leaves_the_floor_where_it_is,
             each_change_appends_an_event_in_order,
+            a_lost_grant_is_an_event_of_its_credential,
             what_changes_nothing_appends_no_event,
             events_are_paged,
             old_events_are_pruned;

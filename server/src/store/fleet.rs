@@ -63,11 +63,11 @@ pub struct Event {
     pub id: u64,
     /// What happened.
     pub kind: EventKind,
-    /// To which key.
+    /// To which key; all zeros where it happened to the credential.
     pub key: KeyHash,
     /// Of which credential.
     pub credential: CredentialName,
-    /// The generation committed, or the one rejected.
+    /// The generation committed, or the one rejected, or the version of the grant that was lost.
     pub generation: Generation,
     /// The lowest generation that may be served.
     pub min_generation: Generation,
@@ -75,13 +75,17 @@ pub struct Event {
     pub at: Timestamp,
 }
 
-/// What happened to a token.
+/// What happened to a token or a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// A token was committed.
     Committed,
     /// A token was rejected.
     Rejected,
+    /// A grant is believed to be lost: a person has to log in again.
+    GrantLost,
+    /// Something that only newer versions know of.
+    Other,
 }
 
 impl EventKind {
@@ -91,12 +95,15 @@ impl EventKind {
         match self {
             Self::Committed => "committed",
             Self::Rejected => "rejected",
+            Self::GrantLost => "grant_lost",
+            Self::Other => "other",
         }
     }
 
     /// The kind of this name.
     #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        [Self::Committed, Self::Rejected].into_iter().find(|kind| kind.as_text() == text)
+    pub fn from_text(text: &str) -> Self {
+        let known = [Self::Committed, Self::Rejected, Self::GrantLost];
+        known.into_iter().find(|kind| kind.as_text() == text).unwrap_or(Self::Other)
     }
 }

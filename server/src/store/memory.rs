@@ -216,7 +216,13 @@ impl TokenStore for MemoryTokenStore {
     }
 
     async fn lose_grant(&self, loss: GrantLoss) -> Result<bool> {
-        Ok(self.state()?.grants.lose(loss))
+        let (mut state, now) = (self.state()?, self.clock.now());
+        let (credential, version) = (loss.credential.clone(), loss.version);
+        let lost = state.grants.lose(loss);
+        if lost {
+            state.note_loss(credential, version, now);
+        }
+        Ok(lost)
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>> {
@@ -342,6 +348,13 @@ impl State {
         self.append(EventKind::Committed, &row, row.generation, now);
         self.tokens.insert(commit.key.hash(), row);
         Committed::Stored
+    }
+
+    fn note_loss(&mut self, credential: CredentialName, version: u64, at: Timestamp) {
+        self.last_event += 1;
+        let (id, generation, min_generation) = (self.last_event, Generation::new(version), Generation::NONE);
+        let (kind, key) = (EventKind::GrantLost, KeyHash::NONE);
+        self.events.insert(id, Event { id, kind, key, credential, generation, min_generation, at });
     }
 
     fn append(&mut self, kind: EventKind, row: &TokenRow, generation: Generation, at: Timestamp) -> u64 {

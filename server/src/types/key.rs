@@ -17,6 +17,9 @@ impl KeyHash {
         Self(bytes)
     }
 
+    /// Of no key.
+    pub const NONE: Self = Self([0; 32]);
+
     /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {

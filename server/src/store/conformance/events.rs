@@ -4,9 +4,9 @@ use futures::future::join_all;
 
 use super::samples::*;
 use crate::{
-    store::{Committed, Event, EventKind, Rejected, SharedStore},
+    store::{Committed, Event, EventKind, GrantLoss, Rejected, SharedStore},
     time::Timestamp,
-    types::{Generation, TokenKey},
+    types::{Generation, KeyHash, TokenKey},
 };
 
 fn rejected(invalidated: bool, min_generation: u64) -> Rejected {
@@ -115,6 +115,20 @@ pub(super) async fn each_change_appends_an_event_in_order(store: SharedStore) {
     }
     assert!(seen[0].id > 0, "so that 0 is before the first");
     assert!(seen.is_sorted_by(|one, next| one.id < next.id && one.at <= next.at));
+}
+
+pub(super) async fn a_lost_grant_is_an_event_of_its_credential(store: SharedStore) {
+    let lose = async |version| {
+        let loss = GrantLoss { credential: credential("a"), version, intent: None, reason: "revoked".into() };
+        store.lose_grant(loss).await.expect("the store answers")
+    };
+    assert_eq!(store.plant_grant(seed("a", "r1"), 0).await, Ok(true));
+    assert!(!lose(7).await, "it is another one by now");
+    assert_eq!(events(&store).await, []);
+    assert!(lose(1).await);
+    let seen = events(&store).await;
+    let [Event { kind, key, credential: name, generation, .. }] = &seen[..] else { panic!("not one event: {seen:?}") };
+    assert_eq!((*kind, *key, name, generation.get()), (EventKind::GrantLost, KeyHash::NONE, &credential("a"), 1));
 }
 
 pub(super) async fn what_changes_nothing_appends_no_event(store: SharedStore) {

@@ -101,6 +101,12 @@ pub(super) const APPEND_EVENT: &str = "\
     SELECT id, (extract(epoch FROM at) * 1000)::bigint AS at, pg_notify('tokencache_events', '')::text AS notified \
     FROM event";
 
+/// Nobody waits for it to be heard, so it is not timed as the others are.
+pub(super) const APPEND_GRANT_EVENT: &str = "\
+    WITH event AS (INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
+        VALUES ($1, $2, $3, $4, 0)) \
+    SELECT pg_notify('tokencache_events', '')::text";
+
 /// Whether an event is so young that no replica can have given up its id before it was visible.
 pub(super) const IS_YOUNG: &str =
     "SELECT 1 FROM events WHERE id = $1 AND at > clock_timestamp() - $2 * interval '1 millisecond'";

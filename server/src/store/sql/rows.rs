@@ -257,7 +257,7 @@ impl TryFrom<EventColumns> for Event {
     fn try_from(row: EventColumns) -> Result<Self, BadRow> {
         Ok(Self {
             id: unsigned(row.id, "id")?,
-            kind: EventKind::from_text(&row.kind).ok_or(BadRow("kind"))?,
+            kind: EventKind::from_text(&row.kind),
             key: KeyHash::from_bytes(row.key_hash.try_into().map_err(|_| BadRow("key_hash"))?),
             credential: credential(&row.credential)?,
             generation: Generation::new(unsigned(row.generation, "generation")?),

@@ -3,13 +3,13 @@
 use super::{SqliteTokenStore, SqliteTransaction, error::SqliteStoreError, queries, query, query_as};
 use crate::{
     store::{
-        Grant, GrantCandidate, GrantLoss, GrantUpdate, RotationIntent,
+        EventKind, Grant, GrantCandidate, GrantLoss, GrantUpdate, RotationIntent,
         sql::{
             self,
             rows::{CandidateColumns, GrantColumns, all, signed},
         },
     },
-    types::{CredentialName, Fingerprint},
+    types::{CredentialName, Fingerprint, KeyHash},
 };
 
 impl SqliteTokenStore {
@@ -54,6 +54,8 @@ impl SqliteTokenStore {
         let lost = lose.execute(&mut *tx).await?.rows_affected() == 1;
         if lost {
             Self::end_intent(&mut tx, &loss.credential, loss.intent.as_deref()).await?;
+            let (kind, none) = (EventKind::GrantLost.as_text(), &KeyHash::NONE.as_bytes()[..]);
+            query!(queries::APPEND_GRANT_EVENT, kind, none, name, version).execute(&mut *tx).await?;
         }
         tx.commit().await?;
         Ok(lost)

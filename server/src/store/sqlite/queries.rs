@@ -35,6 +35,9 @@ pub(super) const APPEND_EVENT: &str = "\
     INSERT INTO events (kind, key_hash, credential, generation, min_generation) \
     SELECT $1, key_hash, credential, $3, min_generation FROM tokens WHERE key_hash = $2 RETURNING id";
 
+pub(super) const APPEND_GRANT_EVENT: &str =
+    "INSERT INTO events (kind, key_hash, credential, generation, min_generation) VALUES ($1, $2, $3, $4, 0)";
+
 pub(super) const LOAD_GRANT: &str = "\
     SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \
         CAST(unixepoch('subsec') * 1000 AS INTEGER) - intent_at AS intent_age, stray_token, \
