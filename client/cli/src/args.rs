@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokencache_client::{DEFAULT_ENDPOINT, Rejection, Selector};
+use clap_complete::Shell;
+use tokencache_client::{Rejection, Selector};
 
-/// Where the admin API is unless told otherwise.
-const DEFAULT_ADMIN_ENDPOINT: &str = "http://127.0.0.1:50052";
+mod connection;
+
+pub(crate) use self::connection::Connection;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -22,36 +24,11 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "tokencache", version, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Where the broker's client API is: http://HOST:PORT or unix:PATH [default: http://127.0.0.1:50051]
-    #[arg(long, global = true, env = "TOKENCACHE_ADDR", value_name = "URL")]
-    pub(crate) addr: Option<String>,
-
-    /// Where the admin API is [default: --addr if given, else http://127.0.0.1:50052 and then the default of --addr,
-    /// where a broker in dev mode serves both]
-    #[arg(long, global = true, env = "TOKENCACHE_ADMIN_ADDR", value_name = "URL")]
-    pub(crate) admin_addr: Option<String>,
-
-    /// How long a call may take; the broker stops waiting as well
-    #[arg(long, global = true, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
-    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-impl Arguments {
-    /// Where the client API is.
-    pub(crate) fn endpoint(&self) -> &str {
-        self.addr.as_deref().unwrap_or(DEFAULT_ENDPOINT)
-    }
-
-    /// Where the admin API may be, to be tried in this order.
-    pub(crate) fn admin_endpoints(&self) -> Vec<&str> {
-        match self.admin_addr.as_deref().or(self.addr.as_deref()) {
-            Some(endpoint) => vec![endpoint],
-            None => vec![DEFAULT_ADMIN_ENDPOINT, DEFAULT_ENDPOINT],
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,8 +43,14 @@ pub(crate) enum Command {
     List(List),
     /// Explain a credential: its state, its tokens, the last attempts and what to do
     Describe(Describe),
+    /// Say in a few sentences how a credential is and what to do
+    Explain(Explain),
     /// Replace a token now
     Refresh(Refresh),
+    /// List the replicas of the broker that share its store
+    Replicas(Replicas),
+    /// Print what makes a shell complete this program's arguments
+    Completions(Completions),
 }
 
 /// What is asked of a credential; what is left out is as configured.
@@ -201,6 +184,29 @@ pub(crate) struct Describe {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// The credential
+    pub(crate) name: String,
+
+    /// text: sentences; json: an object
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Replicas {
+    /// text: a table; json: an object
+    #[arg(long, short, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Refresh {
     /// The credential
     pub(crate) name: String,
@@ -278,17 +284,5 @@ mod tests {
     #[test]
     fn a_duration_needs_a_unit() {
         assert_eq!(parse("tokencache get x --min-validity 5").unwrap_err().kind(), ErrorKind::ValueValidation);
-    }
-
-    #[test]
-    fn the_admin_api_is_where_it_was_said_to_be_or_else_with_the_client_api() {
-        let endpoints = |addr: Option<&str>, admin_addr: Option<&str>| {
-            let mut arguments = parse("tokencache list").unwrap();
-            (arguments.addr, arguments.admin_addr) = (addr.map(Into::into), admin_addr.map(Into::into));
-            arguments.admin_endpoints().join(" ")
-        };
-        assert_eq!(endpoints(None, None), "http://127.0.0.1:50052 http://127.0.0.1:50051");
-        assert_eq!(endpoints(Some("unix:a"), None), "unix:a");
-        assert_eq!(endpoints(Some("unix:a"), Some("unix:b")), "unix:b");
     }
 }

@@ -1,55 +1,37 @@
-//! The commands, one file each, and how they reach the broker.
+//! The commands, one file each.
 
-use tokencache_client::{AdminClient, Client, Error, ErrorKind};
+use std::process::ExitCode;
 
 use crate::{
     args::{Arguments, Command},
+    broker::Broker,
     failure::Failure,
     output::Output,
 };
 
+mod completions;
 mod describe;
+mod explain;
 mod get;
 mod invalidate;
 mod list;
 mod refresh;
+mod replicas;
 mod watch;
 
-/// Does what the arguments say.
-pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+/// Does what the arguments say. The exit code is that of a program that was run, if any.
+pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<ExitCode, Failure> {
+    let broker = || Broker::of(&arguments.connection);
     match &arguments.command {
-        Command::Get(get) => get::run(arguments, get, output).await,
-        Command::Watch(watch) => watch::run(arguments, watch, output).await,
-        Command::Invalidate(invalidate) => invalidate::run(arguments, invalidate, output).await,
-        Command::List(list) => list::run(arguments, list, output).await,
-        Command::Describe(describe) => describe::run(arguments, describe, output).await,
-        Command::Refresh(refresh) => refresh::run(arguments, refresh, output).await,
+        Command::Get(get) => get::run(&broker()?, get, output).await?,
+        Command::Watch(watch) => watch::run(&broker()?, watch, output).await?,
+        Command::Invalidate(invalidate) => invalidate::run(&broker()?, invalidate, output).await?,
+        Command::List(list) => list::run(&broker()?, list, output).await?,
+        Command::Describe(describe) => describe::run(&broker()?, describe, output).await?,
+        Command::Explain(explain) => explain::run(&broker()?, explain, output).await?,
+        Command::Refresh(refresh) => refresh::run(&broker()?, refresh, output).await?,
+        Command::Replicas(replicas) => replicas::run(&broker()?, replicas, output).await?,
+        Command::Completions(completions) => completions::run(completions, output)?,
     }
-}
-
-/// Makes a call to the client API.
-async fn call<T>(arguments: &Arguments, call: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Failure> {
-    let endpoint = arguments.endpoint();
-    let failure = |error| Failure::Broker { error, endpoint: endpoint.into() };
-    let client = Client::builder().endpoint(endpoint).deadline(arguments.timeout).build().map_err(failure)?;
-    call(client).await.map_err(failure)
-}
-
-/// Makes a call to the admin API, wherever it is.
-async fn call_admin<T>(
-    arguments: &Arguments,
-    call: impl AsyncFn(AdminClient) -> Result<T, Error>,
-) -> Result<T, Failure> {
-    let endpoints = arguments.admin_endpoints();
-    let mut unreachable = None;
-    for endpoint in &endpoints {
-        let failure = |error| Failure::Broker { error, endpoint: (*endpoint).into() };
-        let builder = AdminClient::builder().endpoint(*endpoint).deadline(arguments.timeout);
-        match call(builder.build_admin().map_err(failure)?).await {
-            Err(error) if error.kind() == ErrorKind::Unreachable => unreachable = Some(error),
-            result => return result.map_err(failure),
-        }
-    }
-    let error = unreachable.expect("there is an endpoint, and every one of them was unreachable");
-    Err(Failure::Broker { error, endpoint: endpoints.join(" or ") })
+    Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,10 @@ pub(crate) enum Failure {
         /// Whom we asked.
         endpoint: String,
     },
+    /// What was asked for makes no sense, as the text says.
+    Usage(String),
+    /// Something else, as the text says, with the exit code for it.
+    Other(String, u8),
     /// The broker ended a watch.
     WatchEnded,
     /// Writing, or something else of the operating system's.
@@ -27,6 +31,8 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         let error = match self {
             Self::Broker { error, .. } => error,
+            Self::Usage(_) => return 2,
+            Self::Other(_, code) => return *code,
             Self::WatchEnded => return 4,
             Self::Output(_) => return 1,
         };
@@ -45,6 +51,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (error, endpoint) = match self {
             Self::Broker { error, endpoint } => (error, endpoint),
+            Self::Usage(text) | Self::Other(text, _) => return f.write_str(text),
             Self::WatchEnded => return f.write_str("the broker ended the watch: it is shutting down, so watch again"),
             Self::Output(error) => return write!(f, "cannot write the output: {error}"),
         };

@@ -8,16 +8,18 @@ use std::{
 use clap::Parser as _;
 
 mod args;
+mod broker;
 mod commands;
 mod failure;
 mod output;
+mod settings;
 
 use crate::{args::Arguments, failure::Failure, output::Output};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader has what it wanted: `tokencache list | head -1`.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Output)?;
     runtime.block_on(commands::run(arguments, &mut Output::stdout()))
 }

@@ -5,16 +5,17 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tokencache_client::{Attempt, CredentialDescription, CredentialState, EndpointStatus, GrantStatus, TokenStatus};
 
-use super::{call_admin, list};
+use super::list;
 use crate::{
-    args::{Arguments, Describe, Format},
+    args::{Describe, Format},
+    broker::Broker,
     failure::Failure,
     output::{Output, exact_or_dash, json_time, now, relative_or_dash, span, table, words_or_dash},
 };
 
-pub(crate) async fn run(arguments: &Arguments, describe: &Describe, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(broker: &Broker, describe: &Describe, output: &mut Output) -> Result<(), Failure> {
     let name = &describe.name;
-    let description = call_admin(arguments, async |client| client.describe_credential(name).await).await?;
+    let description = broker.call_admin(async |client| client.describe_credential(name).await).await?;
     match describe.output {
         Format::Json => output.json(&to_json(&description)),
         Format::Text => output.write(&to_text(&description, now())),
@@ -43,7 +44,7 @@ fn to_text(description: &CredentialDescription, now: SystemTime) -> String {
     text
 }
 
-fn what_to_do(state: CredentialState) -> &'static str {
+pub(crate) fn what_to_do(state: CredentialState) -> &'static str {
     match state {
         CredentialState::Idle => "nothing; the first call gets a token",
         CredentialState::Valid => "nothing",

@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 use tokencache_client::{Freshness, GetToken, Token, TokenResponse};
 
-use super::call;
 use crate::{
-    args::{Arguments, Get, TokenFormat},
+    args::{Get, TokenFormat},
+    broker::Broker,
     failure::Failure,
     output::{Output, json_time},
 };
 
-pub(crate) async fn run(arguments: &Arguments, get: &Get, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(broker: &Broker, get: &Get, output: &mut Output) -> Result<(), Failure> {
     let request = GetToken::of(get.ask.of(&get.name)).min_validity(get.min_validity);
-    let response = call(arguments, async |client| client.get_token(request).await).await?;
+    let response = broker.call(async |client| client.get_token(request).await).await?;
     if response.freshness != Freshness::Verified {
         output.warn("the replica has lost touch with the fleet: a rejection of this token may have been missed")?;
     }

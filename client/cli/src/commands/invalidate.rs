@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::call;
 use crate::{
-    args::{Arguments, Format, Invalidate},
+    args::{Format, Invalidate},
+    broker::Broker,
     failure::Failure,
     output::Output,
 };
 
-pub(crate) async fn run(arguments: &Arguments, invalidate: &Invalidate, output: &mut Output) -> Result<(), Failure> {
-    let answer = call(arguments, async |client| client.invalidate(invalidate.rejection()).await).await?;
+pub(crate) async fn run(broker: &Broker, invalidate: &Invalidate, output: &mut Output) -> Result<(), Failure> {
+    let answer = broker.call(async |client| client.invalidate(invalidate.rejection()).await).await?;
     let min = answer.min_generation;
     match invalidate.output {
         Format::Json => output.json(&json!({ "invalidated": answer.invalidated, "min_generation": min })),

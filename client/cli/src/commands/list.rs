@@ -5,15 +5,15 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tokencache_client::{AdminClient, CredentialSummary, Error};
 
-use super::call_admin;
 use crate::{
-    args::{Arguments, Format, List},
+    args::{Format, List},
+    broker::Broker,
     failure::Failure,
     output::{Output, json_time, now, relative_or_dash, table},
 };
 
-pub(crate) async fn run(arguments: &Arguments, list: &List, output: &mut Output) -> Result<(), Failure> {
-    let credentials = call_admin(arguments, async |client| all_pages(&client).await).await?;
+pub(crate) async fn run(broker: &Broker, list: &List, output: &mut Output) -> Result<(), Failure> {
+    let credentials = broker.call_admin(async |client| all_pages(&client).await).await?;
     match list.output {
         Format::Json => output.json(&json!({ "credentials": credentials.iter().map(to_json).collect::<Vec<_>>() })),
         Format::Text if credentials.is_empty() => output.write("no credential is configured\n"),

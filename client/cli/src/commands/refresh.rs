@@ -1,15 +1,16 @@
 //! `tokencache refresh`.
 
-use super::{call_admin, describe};
+use super::describe;
 use crate::{
-    args::{Arguments, Format, Refresh},
+    args::{Format, Refresh},
+    broker::Broker,
     failure::Failure,
     output::{Output, now, relative_or_dash},
 };
 
-pub(crate) async fn run(arguments: &Arguments, refresh: &Refresh, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(broker: &Broker, refresh: &Refresh, output: &mut Output) -> Result<(), Failure> {
     let selector = refresh.ask.of(&refresh.name);
-    let token = call_admin(arguments, async |client| client.refresh_token(selector.clone()).await).await?;
+    let token = broker.call_admin(async |client| client.refresh_token(selector.clone()).await).await?;
     match refresh.output {
         Format::Json => output.json(&describe::token_to_json(&token)),
         Format::Text => output.write(&format!(

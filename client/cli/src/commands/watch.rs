@@ -5,18 +5,18 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use tokencache_client::{TokenEvent, TokenUpdate};
 
-use super::call;
 use crate::{
-    args::{Arguments, Format, Watch},
+    args::{Format, Watch},
+    broker::Broker,
     failure::{Failure, next_step},
     output::{Output, json_time, now, relative, rfc3339},
 };
 
-pub(crate) async fn run(arguments: &Arguments, watch: &Watch, output: &mut Output) -> Result<(), Failure> {
+pub(crate) async fn run(broker: &Broker, watch: &Watch, output: &mut Output) -> Result<(), Failure> {
     let selectors = watch.names.iter().map(|name| watch.ask.of(name));
-    let mut events = call(arguments, async |client| client.watch(selectors).await).await?;
+    let mut events = broker.call(async |client| client.watch(selectors).await).await?;
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| Failure::Broker { error, endpoint: arguments.endpoint().into() })?;
+        let event = event.map_err(|error| broker.failure(error))?;
         match watch.output {
             Format::Text => output.write(&to_line(&event, now()))?,
             Format::Json => output.json_line(&to_json(&event, now(), watch.show_token))?,

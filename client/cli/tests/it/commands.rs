@@ -195,3 +195,42 @@ async fn a_reader_that_has_enough_is_no_failure() {
     let output = child.wait_with_output().await.unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
+
+#[tokio::test]
+async fn replicas_shows_who_has_lost_touch() {
+    let (_, output) = run(&["replicas"]).await;
+    let expected = "\
+REPLICA       VERSION  STARTED        IN TOUCH                    APPLIED EVENT  MISSING
+r1 (answers)  0.1.0    3days 12h ago  for 2s                      41             0
+r2            0.1.0    3days 12h ago  lapsed: it serves degraded  41             1
+";
+    assert_eq!(stdout(&output), expected);
+    let (broker, output) = run(&["replicas", "-o", "json"]).await;
+    let object = json(&output);
+    assert_eq!(object["replicas"][0]["started_at"], broker.issued_at().to_string());
+    assert_eq!(object["replicas"][1]["lease_remaining_ms"], 0);
+    assert_eq!(object["replicas"][1]["missing_events"], json!([39]));
+}
+
+#[tokio::test]
+async fn explain_says_in_sentences_what_is_and_what_to_do() {
+    let (_, output) = run(&["explain", "demo"]).await;
+    let expected = "\
+demo is refresh-failing. The last refresh failed.
+The last attempt, 3days 12h ago, failed: idp.example refuses connections (UPSTREAM_DOWN).
+Next step: nothing yet, the token at hand is valid; if the attempts keep failing, look at the upstream.
+";
+    assert_eq!(stdout(&output), expected);
+    let (_, output) = run(&["explain", "demo", "-o", "json"]).await;
+    let object = json(&output);
+    assert_eq!(object["state"], "refresh-failing");
+    assert_eq!(object["last_error"], "idp.example refuses connections (UPSTREAM_DOWN)");
+}
+
+#[tokio::test]
+async fn completions_need_no_broker() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = command(&["completions", shell]).output().await.unwrap();
+        assert!(stdout(&output).contains("replicas"), "{shell}");
+    }
+}

@@ -63,7 +63,7 @@ async fn wrong_usage_is_told_before_any_call() {
     }
     let output = command(&["--addr", "127.0.0.1:50051", "get", "x"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("write http://host:port or unix:PATH"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("write http://host:port, https://host:port or unix:PATH"));
 }
 
 #[tokio::test]

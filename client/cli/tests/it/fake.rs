@@ -52,7 +52,10 @@ pub(crate) async fn run(arguments: &[&str]) -> (FakeBroker, Output) {
 /// The program, blind to the environment of the tests.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tokencache"));
-    command.env_remove("TOKENCACHE_ADDR").env_remove("TOKENCACHE_ADMIN_ADDR");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOKENCACHE_")) {
+        command.env_remove(name);
+    }
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -271,7 +274,16 @@ impl AdminService for FakeBroker {
         &self,
         _: Request<v1::ListReplicasRequest>,
     ) -> Result<Response<v1::ListReplicasResponse>, Status> {
-        Err(Status::unimplemented("the fake is no fleet"))
+        let replica = |id: &str, seconds| v1::Replica {
+            id: id.into(),
+            version: "0.1.0".into(),
+            started_at: proto(self.issued_at()),
+            lease_remaining: Some(prost_types::Duration { seconds, nanos: 0 }),
+            applied_event: 41,
+            missing_events: if seconds == 0 { vec![39] } else { vec![] },
+            answering: seconds != 0,
+        };
+        Ok(Response::new(v1::ListReplicasResponse { replicas: vec![replica("r1", 2), replica("r2", 0)] }))
     }
 
     async fn get_server_info(

@@ -6,3 +6,5 @@ mod commands;
 mod failures;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod settings;
