@@ -7,8 +7,14 @@ use clap_complete::Shell;
 use tokencache_client::{Rejection, Selector};
 
 mod connection;
+mod exec;
+mod helper;
 
-pub(crate) use self::connection::Connection;
+pub(crate) use self::{
+    connection::Connection,
+    exec::Exec,
+    helper::{Action, Docker, Git, Helper, Kind, Whose},
+};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -49,6 +55,10 @@ pub(crate) enum Command {
     Refresh(Refresh),
     /// List the replicas of the broker that share its store
     Replicas(Replicas),
+    /// Run a command with tokens in its environment, or in files that are kept fresh
+    Exec(Exec),
+    /// Answer the programs that ask a helper for credentials
+    CredentialHelper(Helper),
     /// Print what makes a shell complete this program's arguments
     Completions(Completions),
 }

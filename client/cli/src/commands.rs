@@ -11,8 +11,10 @@ use crate::{
 
 mod completions;
 mod describe;
+mod exec;
 mod explain;
 mod get;
+mod helper;
 mod invalidate;
 mod list;
 mod refresh;
@@ -31,6 +33,8 @@ pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<Ex
         Command::Explain(explain) => explain::run(&broker()?, explain, output).await?,
         Command::Refresh(refresh) => refresh::run(&broker()?, refresh, output).await?,
         Command::Replicas(replicas) => replicas::run(&broker()?, replicas, output).await?,
+        Command::Exec(exec) => return exec::run(&broker()?, exec).await,
+        Command::CredentialHelper(helper) => return helper::run(broker, helper, output).await,
         Command::Completions(completions) => completions::run(completions, output)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -51,6 +51,12 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
 }
 
+/// A time without its fraction, for programs that take none.
+pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
 /// A time that may be absent, for programs.
 pub(crate) fn json_time(time: Option<SystemTime>) -> Value {
     time.map(rfc3339).filter(|text| !text.is_empty()).map_or(Value::Null, Value::String)

@@ -3,8 +3,14 @@
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod exec;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod helpers;
+#[cfg(test)]
+mod minting;
 #[cfg(test)]
 mod settings;
