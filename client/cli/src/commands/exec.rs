@@ -30,8 +30,9 @@ pub(crate) async fn run(broker: &Broker, exec: &Exec) -> Result<ExitCode, Failur
         return Err(cannot_run(program, &command.exec()));
     }
     let mut command = tokio::process::Command::from(command);
+    let signals = child::signals()?;
     let child = command.spawn().map_err(|error| cannot_run(program, &error))?;
-    child::run(child, files).await
+    child::run(child, signals, files).await
 }
 
 /// Which credential's token is in which variable.

@@ -31,9 +31,11 @@ const FORWARDED: [(SignalKind, Signal); 6] = [
 /// How long after a file could not be written it is tried again, if no new token comes first.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Waits for the command to end.
-pub(super) async fn run(mut child: Child, files: Vec<RefreshFile>) -> Result<ExitCode, Failure> {
-    let mut signals = signals().map_err(Failure::Output)?;
+/// The signals that are sent to us from now on.
+pub(super) type Signals = mpsc::UnboundedReceiver<Signal>;
+
+/// Waits for the command to end. `signals` are from before it began, so that none is lost.
+pub(super) async fn run(mut child: Child, mut signals: Signals, files: Vec<RefreshFile>) -> Result<ExitCode, Failure> {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let _keeping: Vec<_> = files.into_iter().map(|file| AbortOnDropHandle::new(tokio::spawn(keep(file)))).collect();
     loop {
@@ -59,11 +61,11 @@ async fn keep(mut file: RefreshFile) {
     }
 }
 
-/// The signals that are sent to us from now on.
-fn signals() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+/// Begins to listen for signals.
+pub(super) fn signals() -> Result<Signals, Failure> {
     let (sender, receiver) = mpsc::unbounded_channel();
     for (kind, number) in FORWARDED {
-        let mut signal = signal(kind)?;
+        let mut signal = signal(kind).map_err(Failure::Output)?;
         let sender = sender.clone();
         tokio::spawn(async move { while signal.recv().await.is_some() && sender.send(number).is_ok() {} });
     }
