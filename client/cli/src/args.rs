@@ -9,11 +9,13 @@ use tokencache_client::{Rejection, Selector};
 mod connection;
 mod exec;
 mod helper;
+mod proxy;
 
 pub(crate) use self::{
     connection::Connection,
     exec::Exec,
     helper::{Action, Docker, Git, Helper, Kind, Whose},
+    proxy::Proxy,
 };
 
 const AFTER_HELP: &str = "\
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Replicas(Replicas),
     /// Run a command with tokens in its environment, or in files that are kept fresh
     Exec(Exec),
+    /// Listen for HTTP requests and send them on with a token
+    Proxy(Proxy),
     /// Answer the programs that ask a helper for credentials
     CredentialHelper(Helper),
     /// Print what makes a shell complete this program's arguments

@@ -17,6 +17,7 @@ mod get;
 mod helper;
 mod invalidate;
 mod list;
+mod proxy;
 mod refresh;
 mod replicas;
 mod watch;
@@ -34,6 +35,7 @@ pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<Ex
         Command::Refresh(refresh) => refresh::run(&broker()?, refresh, output).await?,
         Command::Replicas(replicas) => replicas::run(&broker()?, replicas, output).await?,
         Command::Exec(exec) => return exec::run(&broker()?, exec).await,
+        Command::Proxy(proxy) => proxy::run(&broker()?, proxy, output).await?,
         Command::CredentialHelper(helper) => return helper::run(broker, helper, output).await,
         Command::Completions(completions) => completions::run(completions, output)?,
     }

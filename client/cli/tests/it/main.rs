@@ -13,4 +13,8 @@ mod helpers;
 #[cfg(test)]
 mod minting;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod settings;
+#[cfg(test)]
+mod upstream;
