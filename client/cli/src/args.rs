@@ -26,7 +26,8 @@ Exit codes:
   3  there is no such credential
   4  the broker, its store or the upstream is unavailable: retry later
   5  a person has to log in again or to correct the configuration
-  6  refused: no permission, or too many requests";
+  6  refused: no permission, or too many requests
+exec ends as its command does: 128 + N after signal N, 126 or 127 if it cannot be run.";
 
 /// Gets, watches and inspects the access tokens of a tokencache broker
 #[derive(Debug, Parser)]

@@ -35,14 +35,23 @@ pub(crate) async fn run(broker: &Broker, exec: &Exec) -> Result<ExitCode, Failur
     child::run(child, signals, files).await
 }
 
+/// The variable from which this program takes the name of a file, which a token must never be taken for.
+const RESERVED: &str = "TOKENCACHE_TOKEN_FILE";
+
 /// Which credential's token is in which variable.
 fn variables(exec: &Exec) -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
-    let mut add = |variable: String, name: &str| match variables.insert(variable.clone(), name.to_owned()) {
-        Some(other) if other != name => Err(Failure::Usage(format!(
-            "{variable} would be the token of both {other} and {name}; choose other variables with --env VAR=NAME"
-        ))),
-        _ => Ok(()),
+    let mut add = |variable: String, name: &str| {
+        if variable == RESERVED {
+            let text = format!("{RESERVED} names a file for tokencache itself; choose another with --env VAR={name}");
+            return Err(Failure::Usage(text));
+        }
+        match variables.insert(variable.clone(), name.to_owned()) {
+            Some(other) if other != name => Err(Failure::Usage(format!(
+                "{variable} would be the token of both {other} and {name}; choose other variables with --env VAR=NAME"
+            ))),
+            _ => Ok(()),
+        }
     };
     for (variable, name) in &exec.variables {
         add(variable.clone(), name)?;

@@ -46,6 +46,15 @@ async fn two_names_for_one_variable_are_a_mistake() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_put_where_this_program_expects_a_file() {
+    let (_, endpoint) = MintingBroker::serve().await;
+    let output = exec(&endpoint, &["file", "--", "true"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("choose another with --env VAR=file"));
+    assert!(exec(&endpoint, &["file", "--env", "VAR=file", "--", "true"]).await.status.success());
+}
+
+#[tokio::test]
 async fn the_exit_code_is_the_commands() {
     let (_, endpoint) = MintingBroker::serve().await;
     let directory = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{fake::command, minting::MintingBroker};
+use crate::{fake::command, minting::MintingBroker, upstream::Upstream};
 
 /// The fingerprint of `token-1`, by `printf token-1 | sha256sum`.
 const FINGERPRINT: &str = "3f08aace122ee236";
@@ -171,4 +171,29 @@ async fn aws_gets_a_session_from_the_attributes() {
         "Expiration": MintingBroker::expires_at().to_string(),
     });
     assert_eq!(document, expected);
+}
+
+#[tokio::test]
+#[ignore = "needs the AWS command line"]
+async fn the_real_aws_takes_the_document() {
+    let (broker, endpoint) = MintingBroker::serve().await;
+    broker.set_attributes(&[("access_key_id", "AKIA"), ("secret_access_key", "sk")]);
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config");
+    let program = env!("CARGO_BIN_EXE_tokencache");
+    let process = format!("{program} --addr {endpoint} credential-helper aws --credential a");
+    std::fs::write(&config, format!("[default]\ncredential_process = {process}\n")).unwrap();
+    let (upstream, url) = Upstream::serve(|_| true).await;
+    let mut aws = tokio::process::Command::new("aws");
+    aws.args(["sts", "get-caller-identity", "--region", "us-east-1", "--endpoint-url", &url]);
+    aws.env("AWS_CONFIG_FILE", &config).env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent").env("NO_PROXY", "*");
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+        aws.env_remove(name);
+    }
+    // The upstream does not answer as AWS does, but sees who asks.
+    let output = talk(aws, "").await;
+    let seen = upstream.seen();
+    let headers = &seen.first().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr))).headers;
+    assert_eq!(headers["x-amz-security-token"], "token-1");
+    assert!(headers["authorization"].to_str().unwrap().contains("Credential=AKIA/"));
 }

@@ -289,6 +289,7 @@ async fn what_was_begun_is_finished_after_a_signal() {
 }
 
 /// Sends this much through and back, and returns how much memory that took beside the first requests.
+#[expect(clippy::print_stderr, reason = "the figure is what one runs the longer one for")]
 async fn stream_through(mebibytes: usize) -> u64 {
     let (_, endpoint, _, url) = world().await;
     let proxy = Proxy::start(&endpoint, &url, &[]).await;
