@@ -195,7 +195,8 @@ async fn http_2_programs_are_served_as_well() {
 
 #[tokio::test]
 async fn a_connection_that_changes_its_protocol_is_passed_through() {
-    let (_, endpoint, _, url) = world().await;
+    // The first token is refused, so the request is sent again before the protocols change.
+    let (broker, endpoint, _, url) = stale_world().await;
     let proxy = Proxy::start(&endpoint, &url, &[]).await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     let host = proxy.address();
@@ -211,6 +212,7 @@ async fn a_connection_that_changes_its_protocol_is_passed_through() {
         stream.read_exact(&mut received).await.unwrap();
         assert_eq!(received, sent);
     }
+    assert_eq!(broker.reports(), ["1"]);
     stream.shutdown().await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
