@@ -89,7 +89,8 @@ impl TokenAuth {
     }
 
     /// How many bytes of a streamed body are kept, so that it can be sent again. One that is longer is sent as it is, and a
-    /// refusal is reported and handed through. A body in memory is sent again whatever its length.
+    /// refusal is reported and handed through. A body in memory is sent again whatever its length. 0: streams are not touched,
+    /// as conversations in both directions need it.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self

@@ -38,8 +38,10 @@ where
 
     /// Reads up to `limit` bytes. Returns them if that was all, trailers aside, which only a body that is not all has.
     pub(crate) async fn read(mut body: B, limit: usize) -> (Self, Option<Bytes>) {
-        // One that says that it is longer is not touched.
-        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        // One that says that it is longer is not touched; nor is any where nothing is kept, for it may be a conversation whose
+        // first word waits for an answer.
+        let nothing_is_kept = limit == 0 && !body.is_end_stream();
+        if nothing_is_kept || body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return (Self::unread(body), None);
         }
         let mut begun = BytesMut::new();

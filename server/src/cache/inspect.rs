@@ -6,6 +6,7 @@ use super::{
     TokenCache,
     flight::attempt::{Want, Why},
     history::AttemptRecord,
+    trust::TTL,
 };
 use crate::{
     credential::{Credential, Endpoint},
@@ -207,7 +208,8 @@ impl TokenCache {
             id: self.parts.replica.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.parts.started_at,
-            remaining: Duration::ZERO,
+            // There is nobody whom it could lose touch with.
+            remaining: TTL,
             applied: Applied::default(),
         }])
     }
