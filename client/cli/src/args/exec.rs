@@ -8,7 +8,7 @@ use super::Ask;
 
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
-    /// The credentials. The command finds their tokens in TOKENCACHE_TOKEN_<NAME>, with NAME in capitals and _ for all but
+    /// The credentials. The command finds their tokens in TOKENCACHE_TOKEN_NAME, with NAME in capitals and _ for all but
     /// letters and digits; that of a single one in TOKENCACHE_TOKEN as well
     #[arg(value_name = "NAME", required_unless_present_any = ["refresh_files", "variables"])]
     pub(crate) names: Vec<String>,

@@ -12,7 +12,7 @@ pub(crate) struct Helper {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Kind {
-    /// For git: git config credential.https://HOST.helper '!tokencache credential-helper git --credential NAME'
+    /// For git: `git config credential.https://HOST.helper '!tokencache credential-helper git --credential NAME'`
     Git(Git),
     /// For docker: a script docker-credential-NAME that runs this with its argument, and credHelpers in config.json
     Docker(Docker),
