@@ -112,10 +112,13 @@ def test_a_storm_of_401s_costs_one_new_token(session: requests.Session, upstream
     assert idp.requests == 2
 
 
-def test_an_upstream_that_refuses_every_token_is_asked_twice(session: requests.Session, upstream: Upstream) -> None:
+def test_an_upstream_that_refuses_every_token_is_asked_twice(
+    session: requests.Session, upstream: Upstream, idp: Idp
+) -> None:
     upstream.answers["/no"] = (401, [], b"never")
     answer = session.get(upstream.url + "/no")
     assert (answer.status_code, answer.text, len(upstream.seen)) == (401, "never", 2)
+    assert idp.requests == 2, "the second refusal is not reported"
 
 
 def test_max_replays_is_a_limit(source: TokenSource, upstream: Upstream) -> None:

@@ -66,12 +66,23 @@ class Endpoint:
     def connect(self, tls: Tls) -> grpc.Channel:
         """Make a channel, which connects when it is used."""
         if self.secure:
-            return grpc.secure_channel(self.target, tls.credentials(), options=_OPTIONS)
+            return _driven(grpc.secure_channel(self.target, tls.credentials(), options=_OPTIONS))
         options = list(_OPTIONS)
         if self.target.startswith("unix:"):
             # Else gRPC makes one of the path, which servers refuse.
             options.append(("grpc.default_authority", "localhost"))
-        return grpc.insecure_channel(self.target, options=options)
+        return _driven(grpc.insecure_channel(self.target, options=options))
+
+
+def _driven(channel: grpc.Channel) -> grpc.Channel:
+    """Have the channel's connecting go on between calls.
+
+    gRPC moves a connection on while somebody waits on the channel. Calls that fail at once, as they do after a failure to
+    connect, do not wait: a broker that came back was then found only by chance, for each attempt timed out in between. Who
+    subscribes has a thread that waits.
+    """
+    channel.subscribe(lambda _: None)
+    return channel
 
 
 def _no_endpoint() -> InvalidRequestError:

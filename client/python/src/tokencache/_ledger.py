@@ -51,8 +51,10 @@ class Ledger:
         if token is None:
             return
         verified = response.freshness is Freshness.VERIFIED
-        if token.generation < self.seen and verified and named == self.seen:
-            # The broker looked for the higher one and says that it does not exist any more.
+        is_older = token.generation < max(self.seen, self.floor) and token.fingerprint not in self._reported
+        if is_older and verified and named == self.seen:
+            # The broker looked for the higher one and says that it does not exist any more: it counts anew, and may have
+            # come to the number of the one that was reported.
             self.seen = self.floor = token.generation
             self._held = None
         self.watched(token)

@@ -152,6 +152,9 @@ class _Exchange:
         # Neither what a redirect elsewhere came to nor a header that the user replaced tells anything about our token.
         if request.headers.get(self._auth._header) != self._value or _origin(request.url) != self._origin:
             return None
+        # The last one is not reported: an upstream that refuses fresh tokens has another reason.
+        if 0 < self._auth._max_replays <= self._replays:
+            return None
         verdict: Verdict = response.status_code == 401
         if self._auth._is_rejection is not None:
             verdict = self._auth._is_rejection(response)

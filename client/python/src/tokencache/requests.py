@@ -105,6 +105,9 @@ class _Exchange:
             verdict = self._judge(response)
             if verdict is False or verdict is None:
                 return response
+            # The last one is not reported: an upstream that refuses fresh tokens has another reason.
+            if 0 < self._auth._max_replays <= self._replays:
+                return response
             replacement = self._report(response, verdict if isinstance(verdict, str) else "")
             if replacement is None or self._replays >= self._auth._max_replays:
                 return response
