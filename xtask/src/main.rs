@@ -1,4 +1,4 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bugs`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bugs`, `python`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bugs;
@@ -30,7 +30,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present, then the Python package's tests where Python is, then a short torture run and short drills
+    /// Runs every test: finds or installs a Postgres and a pgbouncer, then `cargo test`, then the end-to-end run where Node is present, then a short torture run and short drills
     Test,
     /// Drives the real binaries against a real identity provider, over SQLite and Postgres; needs Node
     E2e,
@@ -40,6 +40,8 @@ enum Chore {
     Drill(drill::Drill),
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
+    /// Runs the tests of the Python package in an environment of their own; needs Python
+    Python,
     /// Checks that the central crates are compiled in one version each, with one crypto back end
     Tree,
     /// Runs what CI runs: the lints, then every test
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Torture(torture) => torture::run(&torture),
         Chore::Drill(drill) => drill::run(&drill),
         Chore::Bugs => bugs::run(),
+        Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),
     };

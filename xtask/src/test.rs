@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    bugs, drill, e2e, node, pgbouncer, postgres, python, step,
+    bugs, drill, e2e, node, pgbouncer, postgres, step,
     torture::{self, Profile},
 };
 
@@ -12,8 +12,8 @@ const SEED: &str = "21";
 const SECONDS: &str = "10";
 
 /// Makes sure that there is a Postgres, then runs all tests, those that need more than a Postgres where that is present,
-/// then the end-to-end run where Node is and the Python package's tests where Python is, then a short torture run and
-/// short drills, and at last without each rule of the broker that can be left out.
+/// then the end-to-end run where Node is, then a short torture run and short drills, and at last without each rule of the
+/// broker that can be left out.
 pub(crate) fn run() -> Result<()> {
     postgres::ensure()?;
     step::run("unit, conformance and integration tests", step::cargo().args(["test", "--workspace", "--locked"]))?;
@@ -28,13 +28,6 @@ pub(crate) fn run() -> Result<()> {
         }
         Err(reason) => format!("NOT RUN: {reason:#}"),
     };
-    let package = match python::prepare() {
-        Ok(directory) => {
-            python::test(&directory)?;
-            "passed".to_owned()
-        }
-        Err(reason) => format!("NOT RUN: {reason:#}"),
-    };
     let (torture, drills) = hurt()?;
     bugs::run()?;
     println!("\nxtask test: cargo test: passed");
@@ -42,7 +35,9 @@ pub(crate) fn run() -> Result<()> {
     println!("xtask test: faults of a database server: {faults}");
     println!("xtask test: behind pgbouncer: {pooler}");
     println!("xtask test: end to end: {end_to_end}");
-    println!("xtask test: the Python package: {package}");
+    println!(
+        "xtask test: the Python package: NOT RUN: not reliable enough yet to judge a change; cargo xtask python runs it"
+    );
     println!("xtask test: torture run of {SECONDS} s: {torture}");
     println!("xtask test: rules left out one by one: each missed by a test");
     println!("xtask test: drills, short, times not judged: {drills}");

@@ -164,7 +164,9 @@ impl State {
     fn raise(&self, facts: &mut Facts, floor: u64) {
         facts.floor = facts.floor.max(floor);
         facts.highest = facts.highest.max(floor.saturating_sub(1));
-        if self.held.load().as_ref().is_some_and(|held| held.token.generation < facts.floor) {
+        if let Some(held) = self.held.load_full().filter(|held| held.token.generation < facts.floor) {
+            // An answer that was on its way may still bring it.
+            facts.refused.clone_from(&held.token.fingerprint);
             self.held.store(None);
         }
     }

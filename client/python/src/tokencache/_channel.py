@@ -81,8 +81,19 @@ def _driven(channel: grpc.Channel) -> grpc.Channel:
     connect, do not wait: a broker that came back was then found only by chance, for each attempt timed out in between. Who
     subscribes has a thread that waits.
     """
-    channel.subscribe(lambda _: None)
+    channel.subscribe(_nothing)
     return channel
+
+
+def close(channel: grpc.Channel) -> None:
+    """Close a channel that `Endpoint.connect` made."""
+    # First, so that its thread does not wait on a channel that is closed.
+    channel.unsubscribe(_nothing)
+    channel.close()
+
+
+def _nothing(_: grpc.ChannelConnectivity) -> None:
+    pass
 
 
 def _no_endpoint() -> InvalidRequestError:

@@ -41,6 +41,8 @@ class Ledger:
         """Hand out nothing below a generation from now on."""
         self.floor = max(self.floor, min_generation)
         if self._held is not None and self._held[0].generation < self.floor:
+            # An answer that was on its way may still bring it.
+            self._reported.append(self._held[0].fingerprint)
             self._held = None
 
     def answered(self, response: TokenResponse, named: int, asked_at: Reading) -> None:

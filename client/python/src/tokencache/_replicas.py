@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import grpc
 
+from . import _channel
+
 #: How many seconds a replica that failed comes after the others.
 _SHUNNED = 5.0
 
@@ -45,4 +47,4 @@ class Replicas:
     def close(self) -> None:
         """Close the channels."""
         for replica in self._replicas:
-            replica.channel.close()
+            _channel.close(replica.channel)

@@ -71,6 +71,16 @@ fn the_broker_may_count_anew_but_only_an_answer_says_so() {
 }
 
 #[test]
+fn an_answer_that_was_on_its_way_does_not_bring_back_what_was_invalidated_meanwhile() {
+    let state = State::new(None);
+    state.offer(token(5, 60), STREAM, 0);
+    state.raise_floor(6);
+    assert_eq!(state.offer(token(5, 60), answer(5), 0), Offered::Older);
+    let another = Token { fingerprint: "another".into(), ..token(5, 60) };
+    assert_eq!(state.offer(another, answer(5), 0), Offered::Taken, "the broker counts anew");
+}
+
+#[test]
 fn an_expired_token_is_neither_taken_nor_handed_out() {
     let state = State::new(None);
     assert_eq!(state.offer(token(1, -1), STREAM, 0), Offered::Expired);
