@@ -172,16 +172,19 @@ impl Shared {
             }
             self.state.raise_floor(answer.min_generation);
         }
-        let named = self.state.highest();
-        let mut get = GetToken::of(self.selector.clone());
-        match self.state.refused() {
-            0 if self.state.current().is_some() => get = get.if_generation_not(named),
-            0 => {}
-            refused => get = get.rejected_generation(refused),
-        }
+        let (named, refused) = self.state.highest();
+        let get = GetToken::of(self.selector.clone());
+        let conditional = match refused {
+            true => get.clone().rejected_generation(named),
+            false => get.clone().if_generation_not(named),
+        };
         // Before the call, so that its duration makes a token expire too early rather than too late.
         let asked_at = clock::now_millis();
-        let answer = client::get_token(connection, get).await?;
+        let mut answer = client::get_token(connection, conditional).await?;
+        if answer.token.is_none() && self.state.current().is_none() {
+            // What the broker calls current has expired here: it is needed again, with the broker's time.
+            answer = client::get_token(connection, get).await?;
+        }
         if let Some(time) = answer.server_time {
             self.watcher.note_clock(clock::millis(time).saturating_sub(asked_at));
         }

@@ -84,14 +84,11 @@ impl State {
         (held.token.generation > generation).then(|| Arc::clone(&held.token))
     }
 
-    /// The highest generation that was seen.
-    pub(super) fn highest(&self) -> u64 {
-        self.facts().highest
-    }
-
-    /// The highest generation that was refused; 0: none.
-    pub(super) fn refused(&self) -> u64 {
-        self.facts().floor.saturating_sub(1)
+    /// The highest generation that was seen, 0 if none was, and whether it was refused. Whoever asks has to say so, for only
+    /// then is an answer with a lower one the word that the broker counts anew.
+    pub(super) fn highest(&self) -> (u64, bool) {
+        let facts = self.facts();
+        (facts.highest, facts.floor > facts.highest)
     }
 
     /// Whether a token must be asked for if the stream does not bring it: there is none, or it is in the last fifth of its

@@ -40,7 +40,7 @@ fn a_newer_token_displaces_an_older_one_and_not_the_other_way_round() {
     assert_eq!(state.offer(token(1, 60), answer(1), 0), Offered::Older, "it was asked for before the newer one came");
     assert_eq!(held(&state), Some(2));
     assert_eq!(state.offer(token(3, 60), STREAM, 0), Offered::Taken);
-    assert_eq!((held(&state), state.highest()), (Some(3), 3));
+    assert_eq!((held(&state), state.highest()), (Some(3), (3, false)));
 }
 
 #[test]
@@ -48,13 +48,14 @@ fn a_refused_token_is_handed_out_no_more_whoever_offers_it() {
     let state = State::new(None);
     state.offer(token(2, 60), STREAM, 0);
     state.withhold(2, "fingerprint 2");
-    assert_eq!((held(&state), state.highest(), state.refused()), (None, 2, 2));
+    assert_eq!((held(&state), state.highest()), (None, (2, true)));
     for word in [STREAM, answer(2), Word::Answer { named: 2, verified: false }] {
         assert_eq!(state.offer(token(2, 60), word, 0), Offered::Older, "{word:?}");
     }
     assert_eq!(state.offer(token(3, 60), STREAM, 0), Offered::Taken);
     state.withhold(2, "fingerprint 2");
     assert_eq!(held(&state), Some(3), "a late report on an older one");
+    assert_eq!(state.highest(), (3, false), "what is asked with names the newest, not the one refused last");
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn the_broker_may_count_anew_but_only_an_answer_says_so() {
     assert_eq!(state.offer(token(1, 60), STREAM, 0), Offered::Older);
     assert_eq!(state.offer(token(1, 60), Word::Answer { named: 7, verified: false }, 0), Offered::Older);
     assert_eq!(state.offer(token(1, 60), answer(7), 0), Offered::Taken);
-    assert_eq!((held(&state), state.highest()), (Some(1), 1));
+    assert_eq!((held(&state), state.highest()), (Some(1), (1, false)));
     assert_eq!(state.offer(token(2, 60), STREAM, 0), Offered::Taken);
 }
 
