@@ -20,6 +20,7 @@ use crate::{
     types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
+mod api_key;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod detached;
@@ -38,6 +39,7 @@ mod sql;
 mod sqlite;
 mod token;
 
+pub use api_key::ApiKey;
 pub use detached::DetachedTokenStore;
 pub use endpoint::{
     Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
@@ -158,6 +160,18 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes what is of no more use: events older than this, and rows that never had a token and whose last attempt
     /// failed before it. Rows with a token stay, for their generation must not begin anew. Returns how many of both.
     async fn prune(&self, older_than: Timestamp) -> Result<u64>;
+
+    /// Every API key that was made, revoked and expired ones, too, in the order of their making.
+    async fn api_keys(&self) -> Result<Vec<ApiKey>>;
+
+    /// Keeps a new API key. Its id is random: one that is there already is a defect.
+    async fn add_api_key(&self, key: ApiKey) -> Result<()>;
+
+    /// Revokes an API key. False: there is none with this id. One that is revoked already stays so since then.
+    async fn revoke_api_key(&self, id: String, at: Timestamp) -> Result<bool>;
+
+    /// Notes when API keys were last used, unless a later use is noted.
+    async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()>;
 
     /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
     fn is_shared(&self) -> bool {

@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
-    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
+    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
@@ -178,6 +178,22 @@ impl TokenStore for DetachedTokenStore {
 
     async fn prune(&self, older_than: Timestamp) -> Result<u64> {
         self.run(move |store| async move { store.prune(older_than).await }).await
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ApiKey>> {
+        self.run(|store| async move { store.api_keys().await }).await
+    }
+
+    async fn add_api_key(&self, key: ApiKey) -> Result<()> {
+        self.run(|store| async move { store.add_api_key(key).await }).await
+    }
+
+    async fn revoke_api_key(&self, id: String, at: Timestamp) -> Result<bool> {
+        self.run(move |store| async move { store.revoke_api_key(id, at).await }).await
+    }
+
+    async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()> {
+        self.run(|store| async move { store.note_api_key_use(used).await }).await
     }
 
     fn is_shared(&self) -> bool {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
-    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
+    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
@@ -155,5 +155,9 @@ with_faults! {
     fn replicas() -> Vec<Replica>;
     fn leave(replica: ReplicaId) -> ();
     fn event_horizon(age: Duration) -> u64;
+    fn api_keys() -> Vec<ApiKey>;
+    fn add_api_key(key: ApiKey) -> ();
+    fn revoke_api_key(id: String, at: Timestamp) -> bool;
+    fn note_api_key_use(used: Vec<(String, Timestamp)>) -> ();
     fn ping() -> ();
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind,
+    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind,
     FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease,
     LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
 };
@@ -40,6 +40,7 @@ struct State {
     closed: bool,
     tokens: BTreeMap<KeyHash, TokenRow>,
     grants: Grants,
+    api_keys: Vec<ApiKey>,
     leases: HashMap<LeaseScope, HeldLease>,
     endpoints: HashMap<Origin, endpoints::KnownEndpoint>,
     replicas: BTreeMap<String, KnownReplica>,
@@ -284,6 +285,31 @@ impl TokenStore for MemoryTokenStore {
             hint.notify_one();
             news.await;
         }
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ApiKey>> {
+        Ok(self.state()?.api_keys.clone())
+    }
+
+    async fn add_api_key(&self, key: ApiKey) -> Result<()> {
+        self.state()?.api_keys.push(key);
+        Ok(())
+    }
+
+    async fn revoke_api_key(&self, id: String, at: Timestamp) -> Result<bool> {
+        let mut state = self.state()?;
+        let key = state.api_keys.iter_mut().find(|key| key.id == id);
+        Ok(key.map(|key| key.revoked_at.get_or_insert(at)).is_some())
+    }
+
+    async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()> {
+        let mut state = self.state()?;
+        for (id, at) in used {
+            for key in state.api_keys.iter_mut().filter(|key| key.id == id) {
+                key.last_used_at = key.last_used_at.max(Some(at));
+            }
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

@@ -29,8 +29,8 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
-    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
+    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
+    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
     Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
     sql::{
         self,
@@ -44,6 +44,7 @@ use crate::{
     types::{CredentialName, Fingerprint, Generation, KeyHash, Origin, ReplicaId},
 };
 
+mod api_keys;
 mod config;
 mod endpoints;
 mod error;
@@ -399,6 +400,27 @@ impl TokenStore for PgTokenStore {
 
     async fn listen(&self, hint: Arc<Notify>) {
         fleet::listen(self, &hint).await;
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ApiKey>> {
+        retried("api_keys", || self.try_api_keys()).await
+    }
+
+    async fn add_api_key(&self, key: ApiKey) -> Result<()> {
+        retried("add_api_key", || self.try_add_api_key(&key)).await
+    }
+
+    async fn revoke_api_key(&self, id: String, at: Timestamp) -> Result<bool> {
+        let revoke = || self.execute(query!(self, api_keys::REVOKE_API_KEY, id.as_str(), at.as_millis()));
+        Ok(retried("revoke_api_key", revoke).await? == 1)
+    }
+
+    async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()> {
+        for (id, at) in used {
+            let note = || self.execute(query!(self, api_keys::NOTE_API_KEY_USE, id.as_str(), at.as_millis()));
+            retried("note_api_key_use", note).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

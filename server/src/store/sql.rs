@@ -3,6 +3,7 @@
 //! Writes compare and set in one statement; how many rows it changed is the answer. None of them depends on a clock:
 //! those are in `queries.rs` of each back end.
 
+pub(super) mod api_keys;
 pub(super) mod endpoints;
 pub(super) mod rows;
 pub(super) mod schema;

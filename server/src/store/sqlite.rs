@@ -17,7 +17,7 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Admission, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
+    Admission, ApiKey, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
     GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected,
     RotationIntent, TokenRow, TokenStore, Turned,
     sql::{
@@ -32,6 +32,7 @@ use crate::{
     types::{CredentialName, Fingerprint, Generation, KeyHash, Origin},
 };
 
+mod api_keys;
 mod config;
 mod endpoints;
 mod error;
@@ -295,6 +296,27 @@ impl TokenStore for SqliteTokenStore {
             }
         }
         Ok(pruned)
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ApiKey>> {
+        retried("api_keys", || self.try_api_keys()).await
+    }
+
+    async fn add_api_key(&self, key: ApiKey) -> Result<()> {
+        retried("add_api_key", || self.try_add_api_key(&key)).await
+    }
+
+    async fn revoke_api_key(&self, id: String, at: Timestamp) -> Result<bool> {
+        let revoke = || self.execute(query!(queries::REVOKE_API_KEY, id.as_str(), at.as_millis()));
+        Ok(retried("revoke_api_key", revoke).await? == 1)
+    }
+
+    async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()> {
+        for (id, at) in used {
+            let note = || self.execute(query!(queries::NOTE_API_KEY_USE, id.as_str(), at.as_millis()));
+            retried("note_api_key_use", note).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {

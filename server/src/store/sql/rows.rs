@@ -17,6 +17,13 @@ use crate::{
 #[error("a row has an invalid {0}")]
 pub(in crate::store) struct BadRow(&'static str);
 
+impl BadRow {
+    /// A row with an invalid value in this column.
+    pub(super) fn of(column: &'static str) -> Self {
+        Self(column)
+    }
+}
+
 /// A number as the signed one of a column. What is out of range becomes the greatest, which no count ever reaches: so
 /// it equals no stored number, and never wraps.
 pub(in crate::store) fn signed(number: u64) -> i64 {

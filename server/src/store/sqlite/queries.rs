@@ -50,3 +50,14 @@ pub(super) const BEGIN_ROTATION: &str = "\
         stray_at = CASE WHEN intent_owner <> $4 THEN intent_at ELSE stray_at END, \
         intent_owner = $4, intent_token = $5, intent_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) \
     WHERE credential = $1 AND version = $2 AND journal = $3";
+
+pub(super) const API_KEYS: &str = "\
+    SELECT id, name, hash, created_at, expires_at, revoked_at, last_used_at FROM api_keys ORDER BY created_at, id";
+
+pub(super) const ADD_API_KEY: &str =
+    "INSERT INTO api_keys (id, name, hash, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)";
+
+pub(super) const REVOKE_API_KEY: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
+
+pub(super) const NOTE_API_KEY_USE: &str =
+    "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
