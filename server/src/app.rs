@@ -1,9 +1,15 @@
 //! The composition root: from a configuration to a running broker. The one place that names concrete plug-ins.
 
+mod access;
 mod ending;
 mod replay;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
@@ -13,7 +19,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
-use self::{ending::Drain, replay::replay};
+use self::{
+    access::{Access, Rereader},
+    ending::Drain,
+    replay::replay,
+};
 use crate::{
     authn::{AnyCaller, Authenticator},
     cache::{
@@ -31,7 +41,7 @@ use crate::{
         turns::Turns,
     },
     config::{
-        Config, Listen, StoreConfig,
+        self, Config, Listen, StoreConfig,
         secret::{SecretError, SecretSource},
     },
     dev::DemoUpstream,
@@ -47,7 +57,8 @@ use crate::{
         admin_service::{Admin, ServerFacts},
         layers::AnswerHeaders,
         routes::{HealthTeller, Services},
-        serve::{Bound, serve},
+        serve::{Bound, Terms, serve},
+        shed::Shed,
         token_service::Tokens,
     },
     store::{PasswordSource, SharedPassword, SharedStore, StoreRegistry, StoreUrl, spill::Spill},
@@ -77,6 +88,15 @@ pub enum AppError {
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(Listen, io::Error),
+    /// There is no way to tell callers apart, and nothing says that everybody is let in.
+    #[error("{}", config::NOBODY)]
+    NobodyCouldCall,
+    /// A certificate cannot be used.
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    /// The keys of an issuer of JWTs cannot be fetched with these settings.
+    #[error("authn.jwt.{0}: {1}")]
+    Issuer(String, String),
     /// The password of the store cannot be read.
     #[error("the password of the store: {0}")]
     Password(#[from] SecretError),
@@ -109,6 +129,9 @@ pub struct App {
     replica: ReplicaId,
     headers: AnswerHeaders,
     health: HealthTeller,
+    access: Access,
+    config_file: Option<PathBuf>,
+    dev: bool,
     demo: Option<DemoUpstream>,
     listeners: Vec<(&'static str, Bound, Routes)>,
 }
@@ -126,10 +149,12 @@ pub struct Assembly {
     pub clock: SharedClock,
     /// Jitter and nonces.
     pub rng: SharedRng,
-    /// Finds out who calls.
-    pub authn: Arc<dyn Authenticator>,
-    /// Decides whether they may.
-    pub policy: Arc<dyn Policy>,
+    /// Finds out who calls, if the configuration does not say how.
+    pub authn: Option<Arc<dyn Authenticator>>,
+    /// Decides whether they may, if the configuration does not.
+    pub policy: Option<Arc<dyn Policy>>,
+    /// The file of the configuration, which is followed as it changes.
+    pub config_file: Option<PathBuf>,
 }
 
 impl Assembly {
@@ -142,8 +167,9 @@ impl Assembly {
             stores: StoreRegistry::builtin(),
             clock: Arc::new(SystemClock),
             rng: SharedRng::from_os(),
-            authn: Arc::new(AnyCaller),
-            policy: Arc::new(AllowAll),
+            authn: dev.then(|| Arc::new(AnyCaller) as _),
+            policy: dev.then(|| Arc::new(AllowAll) as _),
+            config_file: None,
         }
     }
 }
@@ -155,8 +181,14 @@ impl App {
     ///
     /// If an address or the store's configuration cannot be used.
     pub async fn build(config: Config, assembly: Assembly) -> Result<Self, AppError> {
-        let Assembly { dev, providers, stores, clock, rng, authn, policy } = assembly;
+        let Assembly { dev, providers, stores, clock, rng, authn, policy, config_file } = assembly;
         let store = open_store(&config.store, &stores, Arc::clone(&clock)).await?;
+        if authn.is_none() && config.nobody_could_call() {
+            return Err(AppError::NobodyCouldCall);
+        }
+        let access = Access::build(&config, &store, &clock)?;
+        let (authn, policy) =
+            (authn.unwrap_or_else(|| access.authn.clone()), policy.unwrap_or_else(|| access.policy.clone()));
         let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
 
         let mut registry = Registry::default();
@@ -185,13 +217,20 @@ impl App {
             ServerFacts { replica: replica.clone(), started_at: parts.started_at, store: store.kind(), providers, dev };
         let cache =
             Arc::new(TokenCache::new(parts, config.credentials.clone(), config.cache.max_tokens, flights.clone()));
-        let pipeline =
-            Arc::new(Pipeline { authn, policy, catalog: config.credentials.clone(), cache: Arc::clone(&cache) });
+        let pipeline = Arc::new(Pipeline {
+            authn,
+            rate: access.rate.clone(),
+            policy,
+            catalog: config.credentials.clone(),
+            cache: Arc::clone(&cache),
+        });
 
         let (readiness, draining) = (Readiness::default(), CancellationToken::new());
         let services = Services {
             tokens: Tokens { pipeline: Arc::clone(&pipeline), clock: Arc::clone(&clock), draining: draining.clone() },
-            admin: Admin { pipeline, clock, facts },
+            admin: Admin { pipeline: Arc::clone(&pipeline), clock, facts },
+            pipeline,
+            client_reflection: config.server.reflection,
             registry: Arc::new(registry),
             readiness: readiness.clone(),
         };
@@ -216,6 +255,9 @@ impl App {
             replica,
             headers,
             health,
+            access,
+            config_file,
+            dev,
             demo: None,
             listeners,
         })
@@ -244,11 +286,20 @@ impl App {
         }
         let stop_listening = CancellationToken::new();
         let mut servers = JoinSet::new();
+        let shed = Shed::new(self.config.limits.max_calls, self.config.limits.calls_per_second);
         for (what, bound, routes) in self.listeners {
             if let Ok(address) = bound.address() {
                 info!(%address, "listening: {what}");
             }
-            let served = serve(bound, routes, self.headers.clone(), stop_listening.clone());
+            let terms = Terms {
+                // Scrapers have neither certificates nor secrets to tell.
+                tls: self.access.tls.clone().filter(|_| what != METRICS),
+                max_connections: self.config.limits.max_connections,
+                http1: self.dev || what == METRICS,
+                shed: shed.clone(),
+                headers: self.headers.clone(),
+            };
+            let served = serve(bound, routes, terms, stop_listening.clone());
             servers.spawn(async move { served.await.inspect_err(|error| error!(%error, "{what} failed")).is_ok() });
         }
         let mut workers = Workers::default();
@@ -256,6 +307,12 @@ impl App {
         // Ends when draining begins, before the flights are waited for: it would start new ones all the time.
         let (refresher, draining) = (Refresher::new(Arc::clone(&self.cache), self.orders), self.draining.clone());
         workers.start("the refresher", |_| refresher.run(draining));
+
+        let follower = self.access.follow(self.config_file.clone(), reader(self.config_file.as_deref()));
+        workers.start("the follower of files", |stop| follower.run(stop));
+        if let Some(keys) = self.access.api_keys.clone() {
+            workers.start("the reader of API keys", |stop| keys.run(stop));
+        }
 
         let hint = Arc::new(Notify::new());
         if self.store.is_shared() {
@@ -348,6 +405,12 @@ impl PasswordSource for ConfiguredPassword {
     async fn read(&self) -> Result<Secret, ServiceError> {
         self.0.read().await.map_err(|error| ServiceError::new(ErrorKind::StoreDown, error.to_string()))
     }
+}
+
+/// Reads the configuration again, as the start did.
+fn reader(file: Option<&Path>) -> Option<Rereader> {
+    let file = file?.to_owned();
+    Some(Arc::new(move || Config::load(&file, &ProviderRegistry::builtin())))
 }
 
 async fn bind(address: &Listen) -> Result<Bound, AppError> {

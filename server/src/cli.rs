@@ -10,6 +10,10 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 
+mod api_key;
+mod explain;
+
+use self::{api_key::ApiKeyCommand, explain::Explain};
 use crate::{
     app::{self, App, AppError, Assembly, open_store},
     config::{self, Config, Listen},
@@ -48,6 +52,10 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Make, list and revoke API keys.
+    ApiKey(ApiKeyCommand),
+    /// Say whether somebody may do something, by which grant, or why not.
+    ExplainPolicy(Explain),
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +94,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::CheckConfig { file } => check(file).await,
         Command::DefaultConfig => print(config::DEFAULT),
         Command::Migrate { config, force } => migrate(config, force).await,
+        Command::ApiKey(command) => api_key::run(command).await,
+        Command::ExplainPolicy(question) => explain::run(question),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,7 +112,8 @@ type CliResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn serve(file: PathBuf) -> CliResult {
     let providers = ProviderRegistry::builtin();
     let config = Config::load(&file, &providers)?;
-    run_until_told(App::build(config, Assembly::standard(false, &providers)).await?).await
+    let assembly = Assembly { config_file: Some(file), ..Assembly::standard(false, &providers) };
+    run_until_told(App::build(config, assembly).await?).await
 }
 
 /// Dev mode: the demo upstreams, and a broker that is configured for them.

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::{credential::Catalog, provider::registry::ProviderRegistry};
+use crate::{credential::Catalog, policy::rules::Rules, provider::registry::ProviderRegistry};
 
+mod authn;
 mod cache;
 mod check;
 mod credential;
 mod defaults;
 mod endpoint;
+mod grant;
+mod limits;
 mod load;
 mod plain;
 pub mod reader;
@@ -24,10 +27,12 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use authn::{AuthnConfig, MtlsConfig};
 pub use cache::CacheConfig;
 pub use check::{Report, check};
 pub use defaults::Defaults;
-pub use server::{Listen, ServerConfig};
+pub use limits::Limits;
+pub use server::{Listen, ServerConfig, ServerTlsConfig};
 pub use store::StoreConfig;
 
 use load::Reading;
@@ -35,11 +40,21 @@ use load::Reading;
 /// The annotated default configuration.
 pub const DEFAULT: &str = include_str!("config/default.toml");
 
+/// What is wrong with a configuration by which nobody could call.
+pub const NOBODY: &str = "nobody could call: configure how callers prove who they are, in [authn] (mtls, jwt, api_keys or \
+                          unix_users), or let everybody in with server.insecure_allow_any_caller = true";
+
 /// A configuration without problems.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Where the broker listens and how it ends.
     pub server: ServerConfig,
+    /// How callers prove who they are.
+    pub authn: AuthnConfig,
+    /// Who may do what.
+    pub grants: Rules,
+    /// How much callers may demand.
+    pub limits: Limits,
     /// Where tokens and grants outlive the process.
     pub store: StoreConfig,
     /// How much is held in memory.
@@ -65,6 +80,12 @@ impl ConfigError {
 }
 
 impl Config {
+    /// Whether there is no way to tell callers apart, and nothing says that everybody is let in.
+    #[must_use]
+    pub fn nobody_could_call(&self) -> bool {
+        self.authn.is_empty() && !self.server.insecure_allow_any_caller
+    }
+
     /// Reads a file. Relative paths in it start at its directory. Secrets are not read: they may come later.
     ///
     /// # Errors

@@ -1,15 +1,15 @@
 //! The service, step by step: who calls, whether they may, and what they get.
 //!
-//! Each step returns a new type, and the next takes nothing else: a call becomes a [`Caller`], a request becomes
+//! Each step returns a new type, and the next takes nothing else: a [`Call`] becomes [`Identified`], its request becomes
 //! [`Authorized`], and only that opens the cache.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::Stream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    authn::Authenticator,
+    authn::{Authenticator, rate::CallerRate},
     cache::{
         Served, TokenCache,
         hub::Change,
@@ -17,27 +17,38 @@ use crate::{
         within,
     },
     credential::Catalog,
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     policy::{
         Action, Ask, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest, authorize,
     },
     store::{Rejected, Replica},
-    types::{Caller, CredentialName, Peer, Rejection, Selector, TokenRequest},
+    types::{Caller, CredentialName, Evidence, Rejection, Selector, TokenRequest},
 };
+
+/// How often it is looked again whether a watcher may still watch.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
 
 /// What the transport says about a call.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Who is at the other end.
-    pub peer: Peer,
+    /// What the caller shows of itself.
+    pub evidence: Evidence,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
 }
 
-impl Call {
+/// A call whose caller is known: what everything else begins with.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// Who calls.
+    pub caller: Caller,
+    call: Call,
+}
+
+impl Identified {
     /// Ends a piece of work at the caller's deadline. The transport would do so as well, but in words of its own.
     async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.deadline {
+        match self.call.deadline {
             Some(deadline) => within(deadline, work).await,
             None => work.await,
         }
@@ -49,6 +60,8 @@ impl Call {
 pub struct Pipeline {
     /// Finds out who calls.
     pub authn: Arc<dyn Authenticator>,
+    /// How often each may call. `None`: as often as they like.
+    pub rate: Option<Arc<CallerRate>>,
     /// Decides whether they may.
     pub policy: Arc<dyn Policy>,
     /// What is configured.
@@ -58,36 +71,67 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Who calls.
+    ///
+    /// # Errors
+    ///
+    /// `NoIdentity`, `BadIdentity`, `TooManyRequests`; `StoreDown` or `UpstreamDown` where nobody can tell now.
+    pub async fn identify(&self, call: Call) -> Result<Identified> {
+        let caller = self.authn.authenticate(&call.evidence).await?;
+        if let Some(rate) = &self.rate {
+            rate.check(&caller)?;
+        }
+        Ok(Identified { caller, call })
+    }
+
     /// A token.
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::get`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn get_token(&self, call: &Call, request: TokenRequest) -> Result<Served> {
-        let caller = self.authn.authenticate(&call.peer).await?;
+    /// As [`TokenCache::get`]; `NotAllowed`.
+    pub async fn get_token(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
-        let request = authorize(&*self.policy, &caller, request)?;
-        self.cache.get(&request, call.deadline).await
+        let request = self.admit(call, request)?;
+        self.cache.get(&request, call.call.deadline).await
     }
 
     /// The changes of a token, the current one first.
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::watch`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn watch(&self, call: &Call, selector: Selector) -> Result<impl Stream<Item = Change> + use<>> {
-        let request = self.admit(call, WatchRequest(self.complete(selector))).await?;
+    /// As [`TokenCache::watch`]; `NotAllowed`.
+    pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Change> + use<>> {
+        let request = self.admit(call, WatchRequest(self.complete(selector)))?;
         self.cache.watch(&request)
+    }
+
+    /// Waits until the caller may no longer be told of these tokens: its identity has expired or was revoked, or the
+    /// policy has changed. Whoever cannot be judged now is judged later.
+    pub async fn loses_right(&self, call: &Identified, selectors: &[Selector]) -> Error {
+        loop {
+            sleep(SECOND_LOOK).await;
+            let caller = match self.authn.authenticate(&call.call.evidence).await {
+                Ok(caller) => caller,
+                Err(error) if matches!(error.kind(), ErrorKind::NoIdentity | ErrorKind::BadIdentity) => return error,
+                Err(_) => continue,
+            };
+            for selector in selectors {
+                let request = WatchRequest(self.complete(selector.clone()));
+                if let Err(error) = authorize(&*self.policy, &caller, request) {
+                    return error;
+                }
+            }
+        }
     }
 
     /// A report that the upstream refused a token.
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::reject`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn invalidate(&self, call: &Call, rejection: Rejection) -> Result<Rejected> {
+    /// As [`TokenCache::reject`]; `NotAllowed`.
+    pub async fn invalidate(&self, call: &Identified, rejection: Rejection) -> Result<Rejected> {
         let rejection = Rejection { selector: self.complete(rejection.selector), ..rejection };
-        let rejection = self.admit(call, rejection).await?;
+        let rejection = self.admit(call, rejection)?;
         call.within(self.cache.reject(&rejection)).await
     }
 
@@ -95,17 +139,16 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// `StoreDown`; `NoIdentity`, `BadIdentity`.
+    /// `StoreDown`.
     pub async fn list(
         &self,
-        call: &Call,
+        call: &Identified,
         after: Option<&CredentialName>,
         limit: usize,
     ) -> Result<Vec<CredentialReport>> {
-        let caller = self.authn.authenticate(&call.peer).await?;
         let names = self.catalog.iter().map(|credential| &credential.name);
         let later = names.filter(|name| after.is_none_or(|after| *name > after));
-        let visible = later.filter_map(|name| self.visible(&caller, name));
+        let visible = later.filter_map(|name| self.visible(&call.caller, name));
         let mut reports = Vec::new();
         for request in visible.take(limit) {
             reports.push(call.within(self.cache.summary(&request)).await?);
@@ -117,9 +160,9 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::describe`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn describe(&self, call: &Call, name: CredentialName) -> Result<CredentialReport> {
-        let request = self.admit(call, CredentialRequest { name, action: Action::Inspect }).await?;
+    /// As [`TokenCache::describe`]; `NotAllowed`.
+    pub async fn describe(&self, call: &Identified, name: CredentialName) -> Result<CredentialReport> {
+        let request = self.admit(call, CredentialRequest { name, action: Action::Inspect })?;
         call.within(self.cache.describe(&request)).await
     }
 
@@ -127,9 +170,9 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::refresh`]; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn refresh(&self, call: &Call, selector: Selector) -> Result<TokenReport> {
-        let request = self.admit(call, RefreshRequest(self.complete(selector))).await?;
+    /// As [`TokenCache::refresh`]; `NotAllowed`.
+    pub async fn refresh(&self, call: &Identified, selector: Selector) -> Result<TokenReport> {
+        let request = self.admit(call, RefreshRequest(self.complete(selector)))?;
         call.within(self.cache.refresh(&request)).await
     }
 
@@ -138,19 +181,18 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// `StoreDown`, `NoIdentity`, `BadIdentity`. What was invalidated before stays so.
+    /// `StoreDown`. What was invalidated before stays so.
     pub async fn invalidate_credentials(
         &self,
-        call: &Call,
+        call: &Identified,
         selects: impl Fn(&CredentialName, &str) -> bool,
         dry_run: bool,
     ) -> Result<(Vec<CredentialName>, u64)> {
-        let caller = self.authn.authenticate(&call.peer).await?;
         let selected = self.catalog.iter().filter(|c| selects(&c.name, c.provider.kind()));
         let (mut names, mut tokens) = (Vec::new(), 0);
         for name in selected.map(|credential| credential.name.clone()) {
             let request = CredentialRequest { name: name.clone(), action: Action::Operate };
-            match authorize(&*self.policy, &caller, request) {
+            match self.admit(call, request) {
                 Ok(request) => tokens += call.within(self.cache.invalidate_all(&request, dry_run)).await?,
                 Err(error) if error.kind() == ErrorKind::NotAllowed => continue,
                 Err(error) => return Err(error),
@@ -164,24 +206,23 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn inspect_server(&self, call: &Call) -> Result<Authorized<ServerRequest>> {
-        self.admit(call, ServerRequest).await
+    /// `NotAllowed`.
+    pub fn inspect_server(&self, call: &Identified) -> Result<Authorized<ServerRequest>> {
+        self.admit(call, ServerRequest)
     }
 
     /// The replicas that share the store.
     ///
     /// # Errors
     ///
-    /// `StoreDown`; `NoIdentity`, `BadIdentity`, `NotAllowed`.
-    pub async fn list_replicas(&self, call: &Call) -> Result<Vec<Replica>> {
-        let request = self.admit(call, ServerRequest).await?;
+    /// `StoreDown`, `NotAllowed`.
+    pub async fn list_replicas(&self, call: &Identified) -> Result<Vec<Replica>> {
+        let request = self.admit(call, ServerRequest)?;
         self.cache.replicas(&request).await
     }
 
-    async fn admit<T: Ask>(&self, call: &Call, request: T) -> Result<Authorized<T>> {
-        let caller = self.authn.authenticate(&call.peer).await?;
-        authorize(&*self.policy, &caller, request)
+    fn admit<T: Ask>(&self, call: &Identified, request: T) -> Result<Authorized<T>> {
+        authorize(&*self.policy, &call.caller, request)
     }
 
     fn visible(&self, caller: &Caller, name: &CredentialName) -> Option<Authorized<CredentialRequest>> {

@@ -3,12 +3,19 @@
 //! [`Authorized`] has no public constructor: a value of it exists only because a policy said yes. The cache takes
 //! nothing else, so a look-up that nobody authorized does not compile. A policy is synchronous and does no IO.
 
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, sync::Arc};
+
+use arc_swap::ArcSwap;
 
 use crate::{
     error::{Error, ErrorKind, Result},
     types::{Caller, CredentialName, Rejection, Selector, TokenRequest},
 };
+
+mod pattern;
+pub mod rules;
+
+pub use pattern::Pattern;
 
 /// What a caller wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +30,20 @@ pub enum Action {
     Inspect,
     /// Refresh and invalidate as an operator.
     Operate,
+    /// Read who had which token.
+    Audit,
+}
+
+impl Action {
+    /// Every action, with its word in the configuration.
+    pub const ALL: [(&str, Self); 6] = [
+        ("get", Self::Get),
+        ("watch", Self::Watch),
+        ("invalidate", Self::Invalidate),
+        ("inspect", Self::Inspect),
+        ("operate", Self::Operate),
+        ("audit", Self::Audit),
+    ];
 }
 
 /// What the policy decides about.
@@ -36,21 +57,40 @@ pub struct Question<'a> {
     pub selector: Option<&'a Selector>,
 }
 
-/// Decides.
+/// What a policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, by the grant of this name.
+    Allowed(Arc<str>),
+    /// No: nothing allows it.
+    Denied,
+}
+
+/// Decides. Pure: the same question has the same answer until the configuration changes.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
     /// Whether the caller may.
-    fn allows(&self, caller: &Caller, question: &Question<'_>) -> bool;
+    fn decide(&self, caller: &Caller, question: &Question<'_>) -> Decision;
 }
 
 /// A request about which a policy can be asked.
 pub trait Ask {
     /// What is asked.
     fn question(&self) -> Question<'_>;
+
+    /// What the caller wants to do by the way, and must be allowed to as well.
+    fn further_action(&self) -> Option<Action> {
+        None
+    }
 }
 
 impl Ask for TokenRequest {
     fn question(&self) -> Question<'_> {
         Question::about_token(Action::Get, &self.selector)
+    }
+
+    /// To say that the upstream refused a generation is a report, whichever rpc carries it.
+    fn further_action(&self) -> Option<Action> {
+        self.rejected.map(|_| Action::Invalidate)
     }
 }
 
@@ -113,13 +153,24 @@ impl<'a> Question<'a> {
 
 /// A request that a policy has allowed.
 #[derive(Clone, Debug)]
-pub struct Authorized<T>(T);
+pub struct Authorized<T> {
+    request: T,
+    grant: Arc<str>,
+}
+
+impl<T> Authorized<T> {
+    /// The grant that allowed it.
+    #[must_use]
+    pub fn grant(&self) -> &Arc<str> {
+        &self.grant
+    }
+}
 
 impl<T> Deref for Authorized<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.request
     }
 }
 
@@ -129,10 +180,34 @@ impl<T> Deref for Authorized<T> {
 ///
 /// `NotAllowed`, in the same words whether or not the credential exists.
 pub fn authorize<T: Ask>(policy: &dyn Policy, caller: &Caller, request: T) -> Result<Authorized<T>> {
-    if policy.allows(caller, &request.question()) {
-        Ok(Authorized(request))
-    } else {
-        Err(Error::new(ErrorKind::NotAllowed, "the caller may not do this, or there is no such credential"))
+    let question = request.question();
+    let further = request.further_action().map(|action| policy.decide(caller, &Question { action, ..question }));
+    match policy.decide(caller, &question) {
+        Decision::Allowed(grant) if further != Some(Decision::Denied) => Ok(Authorized { request, grant }),
+        _ => Err(Error::new(ErrorKind::NotAllowed, "the caller may not do this, or there is no such credential")),
+    }
+}
+
+/// The policy that is configured now: a reload replaces it as a whole.
+#[derive(Debug)]
+pub struct Live(ArcSwap<Arc<dyn Policy>>);
+
+impl Live {
+    /// This one, until it is replaced.
+    #[must_use]
+    pub fn new(policy: Arc<dyn Policy>) -> Self {
+        Self(ArcSwap::from_pointee(policy))
+    }
+
+    /// From now on another one.
+    pub fn replace(&self, policy: Arc<dyn Policy>) {
+        self.0.store(Arc::new(policy));
+    }
+}
+
+impl Policy for Live {
+    fn decide(&self, caller: &Caller, question: &Question<'_>) -> Decision {
+        self.0.load().decide(caller, question)
     }
 }
 
@@ -141,7 +216,7 @@ pub fn authorize<T: Ask>(policy: &dyn Policy, caller: &Caller, request: T) -> Re
 pub struct AllowAll;
 
 impl Policy for AllowAll {
-    fn allows(&self, _caller: &Caller, _question: &Question<'_>) -> bool {
-        true
+    fn decide(&self, _caller: &Caller, _question: &Question<'_>) -> Decision {
+        Decision::Allowed(Arc::from("any"))
     }
 }

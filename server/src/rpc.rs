@@ -1,34 +1,67 @@
 //! The border to gRPC: messages in, messages out; tonic and prost stay here.
 
+pub mod accept;
 pub mod admin_service;
 pub mod convert;
+pub mod guard;
 pub mod http;
 pub mod layers;
 pub mod routes;
 pub mod serve;
+pub mod shed;
 pub mod status;
+pub mod tls;
 pub mod token_service;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use ::http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
 use tokio::time::Instant;
-use tonic::{Request, transport::server::UdsConnectInfo};
+use tonic::Request;
 
-use crate::{pipeline::Call, types::Peer};
+use self::accept::Facts;
+use crate::{
+    pipeline::Call,
+    types::{Evidence, Peer, Secret},
+};
 
 /// How much earlier than the caller's deadline its answer is given up: it has to travel back in time.
 const MAX_MARGIN: Duration = Duration::from_millis(100);
 
 /// What the transport says about a call.
 fn call<T>(request: &Request<T>) -> Call {
-    let peer = match request.remote_addr() {
-        Some(address) => Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port())),
-        None if request.extensions().get::<UdsConnectInfo>().is_some() => Peer::Unix,
-        None => Peer::Unknown,
+    call_of(request.extensions(), request.metadata().as_ref())
+}
+
+/// The same, of a request that has not been decoded.
+fn call_of(extensions: &Extensions, headers: &HeaderMap) -> Call {
+    let facts = extensions.get::<Arc<Facts>>();
+    let evidence = Evidence {
+        peer: facts.map_or(Peer::Unknown, |facts| facts.peer),
+        certificate: facts.and_then(|facts| facts.certificate.clone()),
+        bearer: presented(headers),
     };
-    let timeout = request.metadata().get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
+    let timeout = headers.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout - (timeout / 10).min(MAX_MARGIN)));
-    Call { peer, deadline }
+    Call { evidence, deadline }
+}
+
+/// What is presented, unless it is presented twice: then nobody can tell which of them counts.
+fn presented(headers: &HeaderMap) -> Option<Result<Secret, &'static str>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next()?;
+    Some(if values.next().is_some() { Err("there is more than one authorization header") } else { bearer(first) })
+}
+
+/// The bearer token of an `authorization` header (RFC 6750 section 2.1). The name of the scheme has no case (RFC 9110
+/// section 11.1).
+fn bearer(value: &HeaderValue) -> Result<Secret, &'static str> {
+    let expected = "the authorization header is not `Bearer TOKEN`";
+    let text = value.to_str().map_err(|_| expected)?;
+    let (scheme, token) = text.split_once(' ').ok_or(expected)?;
+    let token = token.trim_start_matches(' ');
+    let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if scheme.eq_ignore_ascii_case("bearer") && visible { Ok(Secret::from(token)) } else { Err(expected) }
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Requests").
@@ -61,6 +94,16 @@ mod tests {
         assert_eq!(parse_timeout("7u"), Some(Duration::from_micros(7)));
         for bad in ["", "S", "5", "5s", "-5S", "123456789S", "+5S", "5é"] {
             assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_is_read_as_its_specification_says() {
+        let read = |text: &str| bearer(&text.parse().expect("a header value"));
+        assert_eq!(read("Bearer abc"), Ok(Secret::from("abc")));
+        assert_eq!(read("bearer  a-b_c.~+/="), Ok(Secret::from("a-b_c.~+/=")));
+        for bad in ["", "abc", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b", "Bearer a\tb"] {
+            assert!(read(bad).is_err(), "{bad:?}");
         }
     }
 }

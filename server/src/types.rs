@@ -8,7 +8,7 @@ mod request;
 mod secret;
 mod token;
 
-pub use caller::{Caller, Peer};
+pub use caller::{ANONYMOUS, Caller, Claims, Evidence, Peer, PeerUser};
 pub use ids::{BadName, CredentialName, Fingerprint, Generation, ReplicaId};
 pub use key::{KeyHash, TokenKey};
 pub use origin::Origin;

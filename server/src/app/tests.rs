@@ -13,7 +13,7 @@ use crate::{
     policy::authorize,
     provider::{Capabilities, GrantUse, MintRequest, MintResult, Minted, TokenProvider},
     time::{Timestamp, TokioClock},
-    types::{Caller, CredentialName, Fingerprint, Peer, Secret, Selector, TokenRequest},
+    types::{Caller, CredentialName, Fingerprint, Secret, Selector, TokenRequest},
 };
 
 /// An upstream that takes its time for tokens that do not last.
@@ -60,7 +60,7 @@ fn credential() -> Credential {
 async fn app() -> App {
     let any_port = "\"127.0.0.1:0\"";
     let text = format!(
-        "[server]\nlisten = {any_port}\nadmin_listen = {any_port}\nmetrics_listen = {any_port}\n\
+        "[server]\nlisten = {any_port}\nadmin_listen = {any_port}\nmetrics_listen = {any_port}\ninsecure_allow_any_caller = true\n\
          [store]\nurl = \"memory:\"\n"
     );
     let registry = ProviderRegistry::builtin();
@@ -78,7 +78,7 @@ async fn get(cache: &TokenCache, scope: String) {
         if_generation_not: None,
         rejected: None,
     };
-    let request = authorize(&AllowAll, &Caller::Anonymous(Peer::Unknown), request).expect("all is allowed");
+    let request = authorize(&AllowAll, &Caller::anonymous(), request).expect("all is allowed");
     cache.get(&request, None).await.expect("a token");
 }
 
@@ -124,8 +124,13 @@ fn assert_ended_by_its_deadline(status: &Status) {
 async fn whatever_call_its_deadline_ends_says_so_as_the_contract_says() {
     let app = app().await;
     let (clock, catalog) = (Arc::new(SystemClock), app.config.credentials.clone());
-    let pipeline =
-        Pipeline { authn: Arc::new(AnyCaller), policy: Arc::new(AllowAll), catalog, cache: Arc::clone(&app.cache) };
+    let pipeline = Pipeline {
+        authn: Arc::new(AnyCaller),
+        rate: None,
+        policy: Arc::new(AllowAll),
+        catalog,
+        cache: Arc::clone(&app.cache),
+    };
     let pipeline = Arc::new(pipeline);
     let draining = CancellationToken::new();
     let tokens = Tokens { pipeline: Arc::clone(&pipeline), clock: clock.clone(), draining };

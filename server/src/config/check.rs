@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use futures::{StreamExt as _, stream};
 use humantime::format_duration;
 
-use super::{Config, load::Reading, reader::NamedSecret};
+use super::{Config, NOBODY, load::Reading, reader::NamedSecret};
 use crate::{
     credential::{Credential, WhenDegraded},
     provider::{GrantUse, Rotation, registry::ProviderRegistry},
@@ -64,6 +64,9 @@ pub async fn check(path: &Path, registry: &ProviderRegistry) -> Report {
         }
     }
     drop(attempts);
+    if config.nobody_could_call() {
+        problems.note(0, format!("server: {NOBODY}"));
+    }
     let summary = if problems.is_empty() { summary(&config) } else { vec![] };
     Report { file, warnings: problems.warnings(), problems: problems.into_messages(), summary }
 }

@@ -9,8 +9,9 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CacheConfig, Config, ConfigError, Defaults, ServerConfig, StoreConfig, credential,
+    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, Limits, ServerConfig, StoreConfig, credential,
     endpoint::Endpoints,
+    grant,
     reader::{Problems, Section},
 };
 use crate::{credential::Catalog, provider::registry::ProviderRegistry};
@@ -85,6 +86,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let root = Section::new(problems, "", table, 0);
     let section = |key| root.section(key).unwrap_or_else(|| Section::absent(problems, key, 0));
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
+    let (authn, limits) = (section("authn"), section("limits"));
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -92,13 +94,17 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let credentials = credentials.map(read_all).unwrap_or_default();
     let asked = credentials.iter().filter_map(|credential| Some(&credential.endpoint.as_ref()?.origin));
     Endpoints::warn_of_unused(endpoints.as_ref(), &asked.collect());
+    let callers = AuthnConfig::read(&authn);
     let config = Config {
-        server: ServerConfig::read(&server),
+        server: ServerConfig::read(&server, &callers),
+        authn: callers,
+        grants: grant::read_all(root.value("grants").as_ref()),
+        limits: Limits::read(&limits),
         store: StoreConfig::read(&store),
         cache: CacheConfig::read(&cache),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, store, cache, defaults].into_iter().for_each(Section::finish);
+    [root, server, authn, limits, store, cache, defaults].into_iter().for_each(Section::finish);
     config
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::reader::{Section, Value};
+use super::{
+    AuthnConfig,
+    reader::{Section, Value},
+};
 use crate::types::ReplicaId;
 
 /// The longest path of a Unix socket on Linux, in bytes (unix(7): 108 with the final zero).
@@ -90,6 +93,15 @@ impl fmt::Display for Listen {
     }
 }
 
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTlsConfig {
+    /// The certificate chain.
+    pub cert_file: PathBuf,
+    /// The private key.
+    pub key_file: PathBuf,
+}
+
 /// Where the broker listens and how it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -99,8 +111,14 @@ pub struct ServerConfig {
     pub admin_listen: Listen,
     /// Metrics and health over HTTP.
     pub metrics_listen: Listen,
-    /// Serve APIs that other machines reach, although callers are not authenticated.
+    /// The certificate of both APIs over TCP. `None`: they are not encrypted.
+    pub tls: Option<ServerTlsConfig>,
+    /// Whether gRPC reflection is served on the client API, too, to those who are authenticated.
+    pub reflection: bool,
+    /// Let in callers who show nothing, as `anonymous`; without grants they may do everything.
     pub insecure_allow_any_caller: bool,
+    /// Let other machines reach an API without TLS.
+    pub insecure_allow_plaintext: bool,
     /// The identifier of this process. `None`: made up at the start.
     pub replica: Option<ReplicaId>,
     /// How long calls in progress may go on after SIGTERM.
@@ -113,7 +131,10 @@ impl Default for ServerConfig {
             listen: Listen::loopback(50051),
             admin_listen: Listen::loopback(50052),
             metrics_listen: Listen::loopback(9464),
+            tls: None,
+            reflection: false,
             insecure_allow_any_caller: false,
+            insecure_allow_plaintext: false,
             replica: None,
             drain_timeout: Duration::from_secs(20),
         }
@@ -122,7 +143,7 @@ impl Default for ServerConfig {
 
 impl ServerConfig {
     /// Reads the section; what is not there has its default.
-    pub(super) fn read(section: &Section<'_>) -> Self {
+    pub(super) fn read(section: &Section<'_>, authn: &AuthnConfig) -> Self {
         let default = Self::default();
         let listen = |key, otherwise: &Listen| match section.value(key) {
             Some(value) => Listen::read(&value),
@@ -140,36 +161,60 @@ impl ServerConfig {
             listen: listen.unwrap_or(default.listen),
             admin_listen: admin_listen.unwrap_or(default.admin_listen),
             metrics_listen: metrics_listen.unwrap_or(default.metrics_listen),
+            tls: section.section("tls").and_then(|tls| read_tls(&tls)),
+            reflection: section.bool("reflection").unwrap_or_default(),
             insecure_allow_any_caller: section.bool("insecure_allow_any_caller").unwrap_or_default(),
+            insecure_allow_plaintext: section.bool("insecure_allow_plaintext").unwrap_or_default(),
             replica: read_replica(section),
             drain_timeout: drain.unwrap_or(default.drain_timeout),
         };
+        config.check_callers(section, authn);
         config.check_exposure(section);
         config
     }
 
-    /// No caller is authenticated, so who reaches these APIs gets every token.
-    fn check_exposure(&self, section: &Section<'_>) {
+    /// There must be a way to tell callers apart, unless the configuration says in as many words that there is none.
+    fn check_callers(&self, section: &Section<'_>, authn: &AuthnConfig) {
         if self.insecure_allow_any_caller {
-            section.warn_at(
-                "insecure_allow_any_caller",
-                "callers are not authenticated: whoever reaches `listen` gets every token, \
-                 and whoever reaches `admin_listen` administers the broker",
-            );
+            let message = "callers who show nothing are let in as `anonymous`; without [grants] whoever reaches `listen` \
+                           gets every token, and whoever reaches `admin_listen` administers the broker";
+            section.warn_at("insecure_allow_any_caller", message);
+        }
+        if authn.mtls.is_some() && self.tls.is_none() {
+            section.problem("client certificates come over TLS: set server.tls, or remove [authn.mtls]");
+        }
+    }
+
+    /// What travels in the clear can be read and changed on the way, tokens and proofs of identity alike.
+    fn check_exposure(&self, section: &Section<'_>) {
+        if self.tls.is_some() {
             return;
         }
         for (key, address) in [("listen", &self.listen), ("admin_listen", &self.admin_listen)] {
-            if address.is_exposed() {
+            if !address.is_exposed() {
+                continue;
+            }
+            if self.insecure_allow_plaintext {
+                let message = format!("other machines reach {address} without TLS: tokens can be read on the way");
+                section.warn_at("insecure_allow_plaintext", message);
+            } else {
                 section.problem_at(
                     key,
                     format!(
-                        "other machines can reach {address}, and this release does not authenticate callers: \
-                         use a loopback address or a Unix socket, or set server.insecure_allow_any_caller = true"
+                        "other machines can reach {address}, and there is no TLS: set server.tls, use a loopback address \
+                         or a Unix socket, or set server.insecure_allow_plaintext = true"
                     ),
                 );
             }
         }
     }
+}
+
+fn read_tls(section: &Section<'_>) -> Option<ServerTlsConfig> {
+    let cert_file = section.required("cert_file", Section::path_of);
+    let key_file = section.required("key_file", Section::path_of);
+    section.clone().finish();
+    Some(ServerTlsConfig { cert_file: cert_file?, key_file: key_file? })
 }
 
 /// Each address serves one thing: who may read metrics may not thereby administer.

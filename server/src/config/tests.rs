@@ -166,15 +166,27 @@ fn loopback_addresses_and_free_ports_are_allowed() {
 }
 
 #[test]
-fn serving_any_caller_takes_a_switch_and_is_warned_of() {
-    let text = "[server]\nlisten = \"0.0.0.0:50051\"\ninsecure_allow_any_caller = true\n";
+fn a_configuration_by_which_nobody_could_call_says_so() {
+    assert!(parse("").unwrap().nobody_could_call());
+    for text in
+        ["[authn]\napi_keys = true\n", "[authn]\nunix_users = true\n", "[server]\ninsecure_allow_any_caller = true\n"]
+    {
+        assert!(!parse(text).unwrap().nobody_could_call(), "{text}");
+    }
+}
+
+#[test]
+fn letting_everybody_in_or_going_without_tls_takes_a_switch_and_is_warned_of() {
+    let text =
+        "[server]\nlisten = \"0.0.0.0:50051\"\ninsecure_allow_any_caller = true\ninsecure_allow_plaintext = true\n";
     let config = parse(text).unwrap();
     assert!(config.server.listen.is_exposed());
-    let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+    let [any_caller, plaintext] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
     assert!(
-        warning.starts_with("config.toml:3:29: server.insecure_allow_any_caller: callers are not authen"),
-        "{warning}"
+        any_caller.starts_with("config.toml:3:29: server.insecure_allow_any_caller: callers who show"),
+        "{any_caller}"
     );
+    assert!(plaintext.starts_with("config.toml:4:28: server.insecure_allow_plaintext: other machines"), "{plaintext}");
 }
 
 #[test]

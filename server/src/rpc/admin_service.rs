@@ -15,7 +15,7 @@ use crate::{
         inspect::{CredentialReport, EndpointReport, GrantReport, State, TokenReport},
     },
     error::{Error, ErrorKind, Result as ServiceResult},
-    pipeline::Pipeline,
+    pipeline::{Identified, Pipeline},
     store::{Gate, Replica},
     time::{SharedClock, Timestamp},
     types::{CredentialName, ReplicaId},
@@ -57,7 +57,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListCredentialsRequest>,
     ) -> Result<Response<v1::ListCredentialsResponse>, Status> {
-        let call = call(&request);
+        let call = identified(&self.pipeline, &request).await?;
         let listed = async {
             let v1::ListCredentialsRequest { page_size, page_token } = request.into_inner();
             let after = page_start(&page_token)?;
@@ -76,7 +76,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::DescribeCredentialRequest>,
     ) -> Result<Response<v1::DescribeCredentialResponse>, Status> {
-        let call = call(&request);
+        let call = identified(&self.pipeline, &request).await?;
         let described = async {
             let report = self.pipeline.describe(&call, convert::name(&request.into_inner().name)?).await?;
             let now = self.clock.now();
@@ -95,7 +95,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::RefreshTokenRequest>,
     ) -> Result<Response<v1::RefreshTokenResponse>, Status> {
-        let call = call(&request);
+        let call = identified(&self.pipeline, &request).await?;
         let refreshed = async {
             let v1::RefreshTokenRequest { credential, scopes, audience, resources } = request.into_inner();
             let selector = convert::selector(v1::TokenSelector { credential, scopes, audience, resources })?;
@@ -109,7 +109,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::InvalidateCredentialsRequest>,
     ) -> Result<Response<v1::InvalidateCredentialsResponse>, Status> {
-        let call = call(&request);
+        let call = identified(&self.pipeline, &request).await?;
         let invalidated = async {
             let v1::InvalidateCredentialsRequest { target, dry_run } = request.into_inner();
             let target = check_target(target)?;
@@ -128,7 +128,8 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListReplicasRequest>,
     ) -> Result<Response<v1::ListReplicasResponse>, Status> {
-        let listed = self.pipeline.list_replicas(&call(&request)).await;
+        let call = identified(&self.pipeline, &request).await?;
+        let listed = self.pipeline.list_replicas(&call).await;
         let replica = |replica: Replica| v1::Replica {
             answering: replica.id == self.facts.replica,
             id: replica.id.to_string(),
@@ -145,21 +146,24 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let told = async {
-            self.pipeline.inspect_server(&call(&request)).await?;
-            Ok(v1::GetServerInfoResponse {
-                replica: self.facts.replica.to_string(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                started_at: Some(convert::timestamp(self.facts.started_at)),
-                store: self.facts.store.into(),
-                providers: self.facts.providers.clone(),
-                credential_count: u32::try_from(self.pipeline.catalog.len()).unwrap_or(u32::MAX),
-                cached_token_count: self.pipeline.cache.len(),
-                dev: self.facts.dev,
-            })
-        };
-        answer(told.await)
+        let call = identified(&self.pipeline, &request).await?;
+        let told = self.pipeline.inspect_server(&call).map(|_| v1::GetServerInfoResponse {
+            replica: self.facts.replica.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: Some(convert::timestamp(self.facts.started_at)),
+            store: self.facts.store.into(),
+            providers: self.facts.providers.clone(),
+            credential_count: u32::try_from(self.pipeline.catalog.len()).unwrap_or(u32::MAX),
+            cached_token_count: self.pipeline.cache.len(),
+            dev: self.facts.dev,
+        });
+        answer(told)
     }
+}
+
+/// Who calls, before anything else is looked at.
+async fn identified<T>(pipeline: &Pipeline, request: &Request<T>) -> Result<Identified, Status> {
+    pipeline.identify(call(request)).await.map_err(|error| status::to_status(&error))
 }
 
 fn answer<T>(result: ServiceResult<T>) -> Result<Response<T>, Status> {

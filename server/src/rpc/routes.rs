@@ -11,8 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{admin_service::Admin, http, token_service::Tokens};
-use crate::lifecycle::{Phase, Readiness};
+use super::{admin_service::Admin, guard::Guarded, http, token_service::Tokens};
+use crate::{
+    lifecycle::{Phase, Readiness},
+    pipeline::Pipeline,
+};
+
+/// The largest request, in bytes: a watch of as many tokens as one may have, with long scopes.
+const MAX_REQUEST: usize = 1024 * 1024;
 
 /// The services of the replica.
 #[derive(Debug)]
@@ -21,6 +27,10 @@ pub struct Services {
     pub tokens: Tokens,
     /// What operators call.
     pub admin: Admin,
+    /// Finds out who calls what knows nothing of callers.
+    pub pipeline: Arc<Pipeline>,
+    /// Whether the client listener has reflection, too.
+    pub client_reflection: bool,
     /// What is counted.
     pub registry: Arc<Registry>,
     /// What the replica says of itself.
@@ -48,25 +58,26 @@ impl Services {
     /// Never: the descriptors are those that this program was built with.
     #[must_use]
     pub fn distribute(self, dev: bool) -> Listeners {
-        let tokens = TokenServiceServer::new(self.tokens);
-        let admin = AdminServiceServer::new(self.admin);
+        let tokens = TokenServiceServer::new(self.tokens).max_decoding_message_size(MAX_REQUEST);
+        let admin = AdminServiceServer::new(self.admin).max_decoding_message_size(MAX_REQUEST);
         let (reporter, health) = tonic_health::server::health_reporter();
         let http = http::routes(self.registry, self.readiness.clone());
         let teller = HealthTeller { reporter, readiness: self.readiness };
         let metrics = Routes::from(http.clone());
         if dev {
-            let all = with_reflection(Routes::new(tokens).add_service(admin).add_service(health));
+            let all = with_reflection(Routes::new(tokens).add_service(admin).add_service(health), &self.pipeline);
             let all = Routes::from(all.into_axum_router().merge(http));
             return Listeners { client: all.prepare(), admin: None, metrics, health: teller };
         }
-        let client = Routes::new(tokens).add_service(health.clone()).prepare();
-        let admin = with_reflection(Routes::new(admin).add_service(health)).prepare();
+        let client = Routes::new(tokens).add_service(health.clone());
+        let client = if self.client_reflection { with_reflection(client, &self.pipeline) } else { client }.prepare();
+        let admin = with_reflection(Routes::new(admin).add_service(health), &self.pipeline).prepare();
         Listeners { client, admin: Some(admin), metrics, health: teller }
     }
 }
 
-/// Adds both versions of the reflection service, for not every client speaks the newer one.
-fn with_reflection(routes: Routes) -> Routes {
+/// Adds both versions of the reflection service, for not every client speaks the newer one; behind authentication.
+fn with_reflection(routes: Routes, pipeline: &Arc<Pipeline>) -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -76,6 +87,7 @@ fn with_reflection(routes: Routes) -> Routes {
     };
     let v1 = builder().build_v1().expect("the descriptors that this program was built with are valid");
     let v1alpha = builder().build_v1alpha().expect("the descriptors that this program was built with are valid");
+    let (v1, v1alpha) = (Guarded::new(v1, Arc::clone(pipeline)), Guarded::new(v1alpha, Arc::clone(pipeline)));
     routes.add_service(v1).add_service(v1alpha)
 }
 

@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{service::Routes, transport::Server};
 
-use super::layers::AnswerHeaders;
+use super::{accept::Acceptor, layers::AnswerHeaders, shed::Shed, tls::ServerTls};
 use crate::config::Listen;
 
 /// Calls in progress on one connection. tonic's default is no limit.
@@ -28,6 +31,15 @@ const MAX_EARLY_RESETS: usize = MAX_STREAMS as usize;
 
 /// How often an idle connection is probed, so that a peer that vanished is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long the answer to such a probe may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The headers of one call together, in bytes, as HTTP/2 counts them: room for the longest JWT that is looked at.
+const MAX_HEADERS: u32 = 32 * 1024;
+
+/// Connections that are ready and not yet served.
+const ACCEPTED: usize = 64;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -87,6 +99,21 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What a listener's connections and calls are bound by.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// TLS. `None`: none.
+    pub tls: Option<ServerTls>,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Whether HTTP/1.1 is understood, for scrapers and probes.
+    pub http1: bool,
+    /// Sheds calls that are too many.
+    pub shed: Shed,
+    /// What every answer carries.
+    pub headers: AnswerHeaders,
+}
+
 /// Serves `routes` until `stop`, then ends the calls in progress and returns.
 ///
 /// # Errors
@@ -95,22 +122,25 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 pub async fn serve(
     bound: Bound,
     routes: Routes,
-    headers: AnswerHeaders,
+    terms: Terms,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let router = Server::builder()
-        // Metrics and health are read over HTTP/1.1; in dev mode on the same port.
-        .accept_http1(true)
-        .tcp_nodelay(true)
+    let (accepted, connections) = mpsc::channel(ACCEPTED);
+    let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections);
+    let accepting = AbortOnDropHandle::new(tokio::spawn(acceptor.run(accepted)));
+    let served = Server::builder()
+        .accept_http1(terms.http1)
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .http2_max_pending_accept_reset_streams(Some(MAX_EARLY_RESETS))
+        .http2_max_header_list_size(MAX_HEADERS)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(headers)
-        .add_routes(routes);
-    let stop = stop.cancelled_owned();
-    match bound {
-        Bound::Tcp(listener) => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await,
-        Bound::Unix(listener) => router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await,
-    }
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(terms.headers)
+        .layer(terms.shed)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled_owned())
+        .await;
+    drop(accepting);
+    served
 }

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
 };
@@ -13,8 +13,9 @@ use super::{call, convert, status};
 use crate::{
     cache::{Served, hub::Change},
     error::{Error, ErrorKind},
-    pipeline::Pipeline,
+    pipeline::{Identified, Pipeline},
     time::SharedClock,
+    types::Selector,
 };
 
 /// The most selectors of one watch.
@@ -36,7 +37,7 @@ type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>
 #[tonic::async_trait]
 impl TokenService for Tokens {
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
-        let call = call(&request);
+        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
         let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
         let Served { entry, verified } = served.await.map_err(|error| status::to_status(&error))?;
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
@@ -51,37 +52,54 @@ impl TokenService for Tokens {
     type WatchTokensStream = Changes;
 
     async fn watch_tokens(&self, request: Request<v1::WatchTokensRequest>) -> Result<Response<Changes>, Status> {
-        let call = call(&request);
+        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
         let selectors = request.into_inner().selectors;
         if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
             let mut check = convert::Check::default();
             check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
             check.finish(()).map_err(|error| status::to_status(&error))?;
         }
-        let mut watches = stream::SelectAll::new();
+        let (mut watches, mut watched) = (stream::SelectAll::new(), Vec::with_capacity(selectors.len()));
         for message in selectors {
-            let changes = async { self.pipeline.watch(&call, convert::selector(message.clone())?).await };
-            let changes = changes.await.map_err(|error| status::to_status(&error))?;
+            let mut changes = || {
+                let selector = convert::selector(message.clone())?;
+                watched.push(selector.clone());
+                self.pipeline.watch(&call, selector)
+            };
+            let changes = changes().map_err(|error| status::to_status(&error))?;
             watches.push(changes.map(move |change| Ok(response(message.clone(), change))).boxed());
         }
-        let drained = self.draining.clone().cancelled_owned();
-        let farewell = stream::once(async {
-            Err(status::to_status(&Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")))
-        });
-        Ok(Response::new(watches.take_until(drained).chain(farewell).boxed()))
+        let end = end_of_watch(Arc::clone(&self.pipeline), call, watched, self.draining.clone()).shared();
+        let farewell = stream::once(end.clone()).map(|error| Err(status::to_status(&error)));
+        Ok(Response::new(watches.take_until(end).chain(farewell).boxed()))
     }
 
     async fn invalidate_token(
         &self,
         request: Request<v1::InvalidateTokenRequest>,
     ) -> Result<Response<v1::InvalidateTokenResponse>, Status> {
-        let call = call(&request);
+        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
         let rejected = async { self.pipeline.invalidate(&call, convert::rejection(request.into_inner())?).await };
         let rejected = rejected.await.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(v1::InvalidateTokenResponse {
             invalidated: rejected.invalidated,
             min_generation: rejected.min_generation.get(),
         }))
+    }
+}
+
+/// Why a watch ends: the replica drains, or the watcher may no longer watch.
+async fn end_of_watch(
+    pipeline: Arc<Pipeline>,
+    call: Identified,
+    watched: Vec<Selector>,
+    draining: CancellationToken,
+) -> Error {
+    tokio::select! {
+        () = draining.cancelled() => {
+            Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")
+        }
+        error = pipeline.loses_right(&call, &watched) => error,
     }
 }
 

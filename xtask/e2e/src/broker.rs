@@ -207,6 +207,7 @@ fn configuration(ports: &Ports, store: &str, issuer: &str) -> String {
 listen = "127.0.0.1:{client}"
 admin_listen = "127.0.0.1:{admin}"
 metrics_listen = "127.0.0.1:{metrics}"
+insecure_allow_any_caller = true
 
 {store}
 [credentials.ci]

@@ -138,7 +138,7 @@ pub(crate) fn configuration(around: &Surroundings<'_>, plan: &Plan) -> String {
     let Ports { client, admin, metrics } = ports;
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{client}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\
-         metrics_listen = \"127.0.0.1:{metrics}\"\nreplica = \"r{replica}\"\n{}\n[store]\nurl = \"{store}\"\n\n\
+         metrics_listen = \"127.0.0.1:{metrics}\"\ninsecure_allow_any_caller = true\nreplica = \"r{replica}\"\n{}\n[store]\nurl = \"{store}\"\n\n\
          [defaults]\ntimeout = \"{}s\"\n{}",
         plan.server,
         plan.timeout.as_secs(),
