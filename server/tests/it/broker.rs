@@ -140,15 +140,32 @@ impl Stage {
         )
     }
 
-    /// The configuration of a broker with these credentials.
+    /// The configuration of a broker with these credentials, which lets everybody in.
     pub(crate) fn config(&self, credentials: &str) -> Config {
-        let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n[store]\n{}{credentials}",
-            self.store
-        );
+        self.config_with("insecure_allow_any_caller = true\n", credentials)
+    }
+
+    /// The configuration of a broker with these further keys of `[server]`, and these tables.
+    pub(crate) fn config_with(&self, server: &str, tables: &str) -> Config {
         let registry = ProviderRegistry::builtin().with_clock(shared(&self.clock));
+        let text = self.text_with(server, tables);
         Config::parse("test.toml", &text, self.directory.path(), &registry).expect("a valid configuration")
+    }
+
+    /// The same as a text.
+    pub(crate) fn text_with(&self, server: &str, tables: &str) -> String {
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n{server}[store]\n{}{tables}",
+            self.store
+        )
+    }
+
+    /// Starts a broker that knows its callers, and waits until it serves.
+    pub(crate) async fn start_guarded(&self, server: &str, tables: &str) -> Broker {
+        let broker = self.launch_with(self.config_with(server, tables), false).await;
+        eventually("the broker serves", async || broker.http("/readyz").await.status().is_success()).await;
+        broker
     }
 
     /// Starts a broker, and waits until it serves.

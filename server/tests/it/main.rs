@@ -1,5 +1,6 @@
 //! The tests that need a database, a network or a whole server: one binary, so that all of it is linked once.
 
+mod access;
 mod admin;
 mod api;
 mod bad_answers;

@@ -41,6 +41,7 @@ impl Replica {
 listen = "127.0.0.1:{client}"
 admin_listen = "127.0.0.1:{admin}"
 metrics_listen = "127.0.0.1:{metrics}"
+insecure_allow_any_caller = true
 [store]
 url = "{database}"
 {password}

@@ -229,5 +229,4 @@ pub(crate) fn http_client() -> reqwest::Client {
 }
 
 /// The part of a configuration that has every listener pick a free port.
-pub(crate) const FREE_PORTS: &str =
-    "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n";
+pub(crate) const FREE_PORTS: &str = "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\ninsecure_allow_any_caller = true\n";

@@ -11,6 +11,7 @@ const CONFIGURATION: &str = r#"[server]
 listen = "unix:api.sock"
 admin_listen = "unix:admin.sock"
 metrics_listen = "127.0.0.1:0"
+insecure_allow_any_caller = true
 
 [store]
 url = "sqlite:data/tokens.db"
