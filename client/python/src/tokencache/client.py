@@ -59,7 +59,8 @@ class Client:
         """Name the replicas of the broker: ``http://host:port``, ``https://host:port`` or ``unix:PATH``.
 
         `deadline` is how many seconds a call may take; the broker is told. `api_key` is sent as ``authorization: Bearer``.
-        The files are PEM, for ``https``: whom to trust (else the system's), and who this client is.
+        The files are PEM, for ``https``: whom to trust (else the system's), and who this client is. They are read again
+        for the first call after one changed.
         """
         names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         if not names:
