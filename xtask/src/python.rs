@@ -17,7 +17,7 @@ use crate::{
 /// What the package supports.
 const OLDEST: (u32, u32) = (3, 9);
 
-/// Makes sure that there is an environment with what the tests need; the error says why there is none.
+/// Makes sure that there is an environment with what the tests need.
 ///
 /// The environment is made anew only where Python or the requirements changed.
 pub(crate) fn prepare() -> Result<PathBuf> {
@@ -53,8 +53,8 @@ pub(crate) fn test(directory: &Path) -> Result<()> {
     step::run("the tests of the Python package", &mut tests)
 }
 
-/// Makes sure that there is a Python that can make virtual environments; its version.
-fn find() -> Result<String> {
+/// Makes sure that there is a Python that can make virtual environments; its version. The error says why there is none.
+pub(crate) fn find() -> Result<String> {
     let (major, minor) = OLDEST;
     let needed = format!("the Python package's tests need Python {major}.{minor} or later as python3 on the PATH");
     let Ok(found) = step::output(step::command("python3").arg("--version")) else {

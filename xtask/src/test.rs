@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    bugs, drill, e2e, node, pgbouncer, postgres, step,
+    bugs, drill, e2e, node, pgbouncer, postgres, python, step,
     torture::{self, Profile},
 };
 
@@ -12,7 +12,7 @@ const SEED: &str = "21";
 const SECONDS: &str = "10";
 
 /// Makes sure that there is a Postgres, then runs all tests, those that need more than a Postgres where that is present,
-/// then the end-to-end run where Node is, then a short torture run and short drills, and at last without each rule of the
+/// then the end-to-end run where Node is and the tests of the Python package where Python is, then a short torture run and short drills, and at last without each rule of the
 /// broker that can be left out.
 pub(crate) fn run() -> Result<()> {
     postgres::ensure()?;
@@ -28,6 +28,13 @@ pub(crate) fn run() -> Result<()> {
         }
         Err(reason) => format!("NOT RUN: {reason:#}"),
     };
+    let python_package = match python::find() {
+        Ok(_) => {
+            python::test(&python::prepare()?)?;
+            "passed".to_owned()
+        }
+        Err(reason) => format!("NOT RUN: {reason:#}"),
+    };
     let (torture, drills) = hurt()?;
     bugs::run()?;
     println!("\nxtask test: cargo test: passed");
@@ -35,9 +42,7 @@ pub(crate) fn run() -> Result<()> {
     println!("xtask test: faults of a database server: {faults}");
     println!("xtask test: behind pgbouncer: {pooler}");
     println!("xtask test: end to end: {end_to_end}");
-    println!(
-        "xtask test: the Python package: NOT RUN: not reliable enough yet to judge a change; cargo xtask python runs it"
-    );
+    println!("xtask test: the Python package: {python_package}");
     println!("xtask test: torture run of {SECONDS} s: {torture}");
     println!("xtask test: rules left out one by one: each missed by a test");
     println!("xtask test: drills, short, times not judged: {drills}");

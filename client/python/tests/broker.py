@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 import urllib.error
@@ -53,6 +54,8 @@ class Broker:
         self._log = directory / "log"
         self.start()
 
+        self._place: Optional[socket.socket] = None
+
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
         environment.update(CI_SECRET="ci-secret", STATIC_TOKEN="static-token")
@@ -73,8 +76,13 @@ class Broker:
         self.endpoint = f"http://{self._address('the client API')}"
 
     def kill(self) -> None:
+        """End the broker at once, as kill -9 does. Nobody else gets its port before the end of the ``with`` block."""
         self.process.kill()
         self.process.wait()
+        address = self._address("the client API") or ""
+        if self._place is None and address.startswith("127."):
+            # Bound and not listening: who connects is refused, and a broker that is given this port can still take it.
+            self._place = hold(int(address.rpartition(":")[2]))
 
     def __enter__(self) -> Broker:
         return self
@@ -83,6 +91,8 @@ class Broker:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.kill()
+        if self._place is not None:
+            self._place.close()
 
     def _address(self, what: str) -> Optional[str]:
         for line in self._log.read_text(errors="replace").splitlines():
@@ -104,6 +114,14 @@ class Broker:
     def _must_run(self) -> None:
         if self.process.poll() is not None:
             raise AssertionError(f"the broker ended:\n{self._log.read_text(errors='replace')}")
+
+
+def hold(port: int = 0) -> socket.socket:
+    """Take a port, at which who connects is refused."""
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", port))
+    return taken
 
 
 def until(holds, check=lambda: None) -> None:

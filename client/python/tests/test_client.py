@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import Broker
+from broker import Broker, hold
 from servers import Idp
 
 import tokencache
 from tokencache import Client, Freshness, Selector
 
 
-def _closed_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """An endpoint at which nobody listens, and nobody else can meanwhile."""
+    with hold() as taken:
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_a_token_comes_with_what_is_known_of_it(client: Client) -> None:
@@ -90,15 +91,15 @@ def test_an_upstream_that_is_down_is_transient(client: Client, idp: Idp) -> None
     assert down.value.retry_after is not None
 
 
-def test_a_call_goes_to_another_replica_if_one_is_gone(broker: Broker) -> None:
-    with Client([_closed_port(), _closed_port(), broker.endpoint]) as client:
+def test_a_call_goes_to_another_replica_if_one_is_gone(broker: Broker, closed: str) -> None:
+    with Client([closed, closed, broker.endpoint]) as client:
         # The first call may meet both that are gone; then they come last.
         try:
             client.get_token("static")
         except tokencache.UnreachableError:
             assert client.get_token("static").token is not None
     for _ in range(5):
-        with Client([_closed_port(), broker.endpoint]) as client:
+        with Client([closed, broker.endpoint]) as client:
             assert client.get_token("static").token is not None
 
 
@@ -110,11 +111,38 @@ def test_an_upstream_that_is_down_is_not_asked_for_by_another_replica(broker: Br
         assert idp.requests == 1
 
 
-def test_a_broker_that_is_not_there_is_unreachable() -> None:
-    with Client(_closed_port(), deadline=5.0) as client, pytest.raises(tokencache.UnreachableError) as gone:
+def test_a_broker_that_is_not_there_is_unreachable(closed: str) -> None:
+    with Client(closed, deadline=5.0) as client, pytest.raises(tokencache.UnreachableError) as gone:
         client.get_token("ci")
     assert gone.value.is_transient
     assert gone.value.reason is None
+
+
+@pytest.mark.parametrize("asked_meanwhile", [0, 1, 5])
+def test_a_broker_that_restarted_is_found_by_the_next_call(
+    broker: Broker, idp: Idp, tmp_path: Path, program: Path, asked_meanwhile: int
+) -> None:
+    with Client(broker.endpoint) as client:
+        assert client.get_token("static").token is not None
+        broker.kill()
+        for _ in range(asked_meanwhile):
+            with pytest.raises(tokencache.UnreachableError):
+                client.get_token("static")
+        with Broker(program, tmp_path, idp.url, listen=broker.endpoint[len("http://") :]):
+            assert client.get_token("static").token is not None
+
+
+def test_a_closed_client_says_so(broker: Broker) -> None:
+    client = Client(broker.endpoint)
+    assert client.get_token("static").token is not None
+    watch = client.watch(["static"])
+    next(watch)
+    client.close()
+    with pytest.raises(tokencache.TokencacheError):
+        next(watch)
+    for ask in (lambda: client.get_token("static"), lambda: client.watch(["static"])):
+        with pytest.raises(tokencache.InvalidRequestError, match="closed"):
+            ask()
 
 
 def test_a_unix_socket_is_an_endpoint(idp: Idp, tmp_path: Path, program: Path) -> None:

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Optional
 
 import httpx
 import pytest
@@ -106,26 +107,57 @@ def test_a_storm_of_401s_in_an_event_loop_costs_one_new_token(source: TokenSourc
     assert idp.requests == 2
 
 
-def test_the_event_loop_goes_on_while_the_broker_is_waited_for(upstream: Upstream) -> None:
-    free = threading.Event()
+class Held:
+    """A source whose answers are held back until a test lets them go."""
 
-    class Slow:
-        def current(self) -> None:
-            return None
+    def __init__(self, token: Optional[tokencache.Token]) -> None:
+        self._token = token
+        self.asked = threading.Event()
+        self.freed = threading.Event()
 
-        def get(self) -> tokencache.Token:
-            assert free.wait(60.0), "the loop stood still"
-            raise tokencache.UnavailableError("enough")
+    def current(self) -> Optional[tokencache.Token]:
+        return self._token
 
-    async def ask() -> None:
-        async with httpx.AsyncClient(auth=TokenAuth(Slow())) as session:  # type: ignore[arg-type]
+    def get(self) -> tokencache.Token:
+        return self._token or self._wait()
+
+    def rejected(self, token: tokencache.Token, status: int, *, error: str) -> tokencache.Token:
+        return self._wait()
+
+    def _wait(self) -> tokencache.Token:
+        self.asked.set()
+        assert self.freed.wait(60.0), "the loop stood still"
+        raise tokencache.UnavailableError("enough")
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["the first token", "a replacement"])
+def test_the_event_loop_goes_on_while_the_broker_is_waited_for(
+    source: TokenSource, upstream: Upstream, idp: Idp, holds: bool
+) -> None:
+    held = Held(source.get() if holds else None)
+    idp.revoke_all()
+
+    async def ask() -> list[bool]:
+        async with httpx.AsyncClient(auth=TokenAuth(held), timeout=60.0) as session:  # type: ignore[arg-type]
             asking = asyncio.ensure_future(session.get(upstream.url))
-            await asyncio.sleep(0)
-            free.set()
-            with pytest.raises(tokencache.UnavailableError):
-                await asking
+            # The loop runs this while the source is not yet asked, or the request could not be sent.
+            while not held.asked.is_set():
+                await asyncio.sleep(0)
+            # From here on the source waits, and only what follows ends that: another exchange, with sockets, timers and
+            # all, on the same loop.
+            async with httpx.AsyncClient(timeout=60.0) as other:
+                upstream.answers["/other"] = (200, [], b"")
+                assert (await other.get(upstream.url + "/other")).status_code == 200
+            under_way = [held.asked.is_set(), not held.freed.is_set(), not asking.done()]
+            held.freed.set()
+            if holds:
+                assert (await asking).status_code == 401
+            else:
+                with pytest.raises(tokencache.UnavailableError):
+                    await asking
+            return under_way
 
-    asyncio.run(ask())
+    assert asyncio.run(ask()) == [True, True, True]
 
 
 def test_an_async_stream_is_sent_again(source: TokenSource, upstream: Upstream, idp: Idp) -> None:

@@ -71,6 +71,16 @@ def test_an_expired_token_is_not_handed_out(ledger: Ledger, clocks: Clocks) -> N
     assert held(ledger) == 0
 
 
+def test_a_token_that_is_told_of_again_stays_the_same_object(ledger: Ledger) -> None:
+    first = token(1)
+    ledger.watched(first)
+    ledger.watched(token(1))
+    assert ledger.usable() is first
+    later = token(1, expires_at=2500.0)
+    ledger.watched(later)
+    assert ledger.usable() is later
+
+
 def test_a_lower_generation_of_a_watch_is_ignored_while_a_valid_token_is_held(ledger: Ledger, clocks: Clocks) -> None:
     ledger.watched(token(5))
     ledger.watched(token(4, expires_at=5000.0))

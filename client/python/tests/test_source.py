@@ -64,10 +64,11 @@ def test_many_threads_that_ask_at_first_cost_one_call(source: TokenSource, count
     assert idp.requests == 1
 
 
-def test_nothing_is_asked_before_the_first_use(client: Client) -> None:
-    threads = threading.active_count()
-    TokenSource(client, "ci")
-    assert threading.active_count() == threads
+def test_nothing_is_asked_before_the_first_use(source: TokenSource, counting: Counting) -> None:
+    assert source._thread is None
+    assert counting.calls == []
+    source.get()
+    assert source._thread is not None
 
 
 def test_concurrent_reports_of_a_token_cost_one_call(source: TokenSource, counting: Counting, idp: Idp) -> None:

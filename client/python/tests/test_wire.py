@@ -155,6 +155,59 @@ def test_an_answer_without_a_token_is_refused_where_none_was_named(fake: Fake) -
         assert client.get_token("ci", if_generation_not=1).token is None
 
 
+def test_a_connection_that_was_given_up_is_closed_after_the_last_call_on_it(fake: Fake) -> None:
+    with Client(fake.endpoint) as client:
+        client.get_token("ci")
+        (replica,) = client._connected().ranked()
+        first, second = replica.enter(), replica.enter()
+        assert first is second
+        replica.lost(first)
+        client.get_token("ci")
+        assert len(replica._open) == 2, "a call is under way"
+        replica.leave(first)
+        replica.lost(second)
+        assert len(replica._open) == 2, "another one is"
+        replica.leave(second)
+        assert len(replica._open) == 1
+        with pytest.raises(ValueError, match="closed"):
+            first.channel.unary_unary("/x")(b"")
+        client.get_token("ci")
+    assert replica._open == set()
+
+
+def test_files_of_tls_that_were_replaced_are_used_by_the_next_call(tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    server, caller = new.issue_cert("127.0.0.1"), new.issue_cert("caller@example.com")
+    pair = (server.private_key_pem.bytes(), b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    made = Fake(grpc.ssl_server_credentials([pair], new.cert_pem.bytes(), require_client_auth=True))
+    ca, key, cert = tmp_path / "ca.pem", tmp_path / "c.key", tmp_path / "c.pem"
+    ca.write_bytes(old.cert_pem.bytes())
+    key.write_bytes(caller.private_key_pem.bytes())
+    cert.write_bytes(caller.cert_chain_pems[0].bytes())
+    try:
+        with Client(made.endpoint, ca_file=str(ca), cert_file=str(cert), key_file=str(key)) as client:
+            with pytest.raises(tokencache.UnreachableError):
+                client.get_token("ci")
+            ca.write_bytes(new.cert_pem.bytes())
+            assert client.get_token("ci").token is not None
+            (replica,) = client._connected().ranked()
+            before = replica._current
+            assert client.get_token("ci").token is not None
+            assert replica._current is before, "what did not change is not read again"
+            # Away for a moment, or unreadable: the connection that there is will do.
+            ca.unlink()
+            assert client.get_token("ci").token is not None
+            ca.mkdir()
+            assert client.get_token("ci").token is not None
+            assert replica._current is before
+            ca.rmdir()
+            ca.write_bytes(old.cert_pem.bytes())
+            with pytest.raises(tokencache.UnreachableError):
+                client.get_token("ci")
+    finally:
+        made.close()
+
+
 def test_tls_with_a_client_certificate(tmp_path: Path) -> None:
     authority = trustme.CA()
     server, caller = authority.issue_cert("127.0.0.1"), authority.issue_cert("caller@example.com")

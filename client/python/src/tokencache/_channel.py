@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -12,21 +13,20 @@ import grpc
 from .errors import InvalidRequestError
 
 #: A ping after so long without a frame, so that a watcher notices a broker that is gone. The proxies of the environment
-#: are for the upstream, not for the broker. Reconnecting is quick, as a broker that restarts is back within seconds.
+#: are for the upstream, not for the broker. An attempt to connect takes no longer than the least pause between two of
+#: them, and a new channel has nothing to do with what became of the last one.
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 3_000),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
 
 
 @dataclass(frozen=True)
 class Tls:
-    """The files of a TLS connection, PEM, read when the client connects."""
+    """The files of a TLS connection, PEM, read for each connection."""
 
     ca_file: Optional[str] = None
     cert_file: Optional[str] = None
@@ -35,6 +35,14 @@ class Tls:
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files."""
         return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
+
+    def stamp(self) -> Optional[tuple[tuple[int, ...], ...]]:
+        """Return what differs once a file was replaced or written to; ``None`` while one is away."""
+        paths = [path for path in (self.ca_file, self.cert_file, self.key_file) if path is not None]
+        try:
+            return tuple(_stamp(Path(path).stat()) for path in paths)
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -66,34 +74,12 @@ class Endpoint:
     def connect(self, tls: Tls) -> grpc.Channel:
         """Make a channel, which connects when it is used."""
         if self.secure:
-            return _driven(grpc.secure_channel(self.target, tls.credentials(), options=_OPTIONS))
+            return grpc.secure_channel(self.target, tls.credentials(), options=_OPTIONS)
         options = list(_OPTIONS)
         if self.target.startswith("unix:"):
             # Else gRPC makes one of the path, which servers refuse.
             options.append(("grpc.default_authority", "localhost"))
-        return _driven(grpc.insecure_channel(self.target, options=options))
-
-
-def _driven(channel: grpc.Channel) -> grpc.Channel:
-    """Have the channel's connecting go on between calls.
-
-    gRPC moves a connection on while somebody waits on the channel. Calls that fail at once, as they do after a failure to
-    connect, do not wait: a broker that came back was then found only by chance, for each attempt timed out in between. Who
-    subscribes has a thread that waits.
-    """
-    channel.subscribe(_nothing)
-    return channel
-
-
-def close(channel: grpc.Channel) -> None:
-    """Close a channel that `Endpoint.connect` made."""
-    # First, so that its thread does not wait on a channel that is closed.
-    channel.unsubscribe(_nothing)
-    channel.close()
-
-
-def _nothing(_: grpc.ChannelConnectivity) -> None:
-    pass
+        return grpc.insecure_channel(self.target, options=options)
 
 
 def _no_endpoint() -> InvalidRequestError:
@@ -108,3 +94,7 @@ def _read(path: Optional[str]) -> Optional[bytes]:
         return Path(path).read_bytes()
     except OSError as error:
         raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

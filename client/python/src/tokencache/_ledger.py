@@ -86,5 +86,11 @@ class Ledger:
         if expires_at <= self.clock.now():
             return
         self.seen = max(self.seen, token.generation)
-        self._held = (token, expires_at)
+        # Being told again of the one that is held, as a watch does at first, does not make it another.
+        if self._held is None or _identity(self._held[0]) != _identity(token):
+            self._held = (token, expires_at)
         self.pending = None
+
+
+def _identity(token: Token) -> tuple[object, ...]:
+    return token.generation, token.fingerprint, token.expires_at

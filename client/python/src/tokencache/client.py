@@ -15,7 +15,7 @@ import grpc
 from . import _convert
 from ._channel import Endpoint, Tls
 from ._proto import token_pb2 as pb
-from ._replicas import Replica, Replicas
+from ._replicas import Connection, Replica, Replicas
 from ._status import from_rpc_error
 from .errors import InvalidRequestError, TokencacheError, UnavailableError, UnreachableError
 from .events import TokenEvents
@@ -32,6 +32,8 @@ DEFAULT_DEADLINE = 15.0
 _PAUSE = 0.1
 
 _Response = TypeVar("_Response")
+
+_Metadata = tuple[tuple[str, Union[str, bytes]], ...]
 
 #: An identity: a text, or what gives the present one before each call.
 Identity = Union[str, Secret, Callable[[], str]]
@@ -57,7 +59,8 @@ class Client:
         """Name the replicas of the broker: ``http://host:port``, ``https://host:port`` or ``unix:PATH``.
 
         `deadline` is how many seconds a call may take; the broker is told. `api_key` is sent as ``authorization: Bearer``.
-        The files are PEM, for ``https``: whom to trust (else the system's), and who this client is.
+        The files are PEM, for ``https``: whom to trust (else the system's), and who this client is. They are read again
+        for the first call after one changed.
         """
         names = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         if not names:
@@ -148,14 +151,21 @@ class Client:
         """
         messages = [_convert.selector_to_proto(as_selector(selector)) for selector in selectors]
         request = pb.WatchTokensRequest(selectors=messages)
-        replicas = self._connected()
-        replica = replicas.ranked()[0]
-        method = replica.channel.unary_stream(
-            "/tokencache.v1.TokenService/WatchTokens",
-            request_serializer=pb.WatchTokensRequest.SerializeToString,
-            response_deserializer=pb.WatchTokensResponse.FromString,
-        )
-        return TokenEvents(method(request, metadata=self._metadata()), replica)
+        metadata = self._metadata()
+        replica = self._connected().ranked()[0]
+        connection = replica.enter()
+        try:
+            method = connection.channel.unary_stream(
+                "/tokencache.v1.TokenService/WatchTokens",
+                request_serializer=pb.WatchTokensRequest.SerializeToString,
+                response_deserializer=pb.WatchTokensResponse.FromString,
+            )
+            return TokenEvents(method(request, metadata=metadata), replica, connection)
+        except BaseException as error:
+            replica.leave(connection)
+            if isinstance(error, ValueError):
+                raise _closed() from error
+            raise
 
     def close(self) -> None:
         """Close the connections; calls under way fail."""
@@ -177,13 +187,13 @@ class Client:
             if self._closed:
                 raise InvalidRequestError("the client is closed")
             if self._replicas is None:
-                self._replicas = Replicas([Replica(endpoint.connect(self._tls)) for endpoint in self._endpoints])
+                self._replicas = Replicas([Replica(endpoint, self._tls) for endpoint in self._endpoints])
                 self._pid = os.getpid()
             elif self._pid != os.getpid():
                 raise InvalidRequestError("the client was used before the process forked: make one in each process")
             return self._replicas
 
-    def _metadata(self) -> tuple[tuple[str, Union[str, bytes]], ...]:
+    def _metadata(self) -> _Metadata:
         key = self._api_key
         if key is None:
             return ()
@@ -193,41 +203,65 @@ class Client:
     def _call(
         self, name: str, request: object, decode: Callable[[bytes], _Response], timeout: Optional[float]
     ) -> _Response:
-        """Call one replica, and once more another one if the first is unavailable and time is left."""
+        """Call one replica, and if it is unavailable and time is left, once more another one.
+
+        The only one is called once more if the connection to it had been good: the replica may have restarted.
+        """
         end = time.monotonic() + (self.deadline if timeout is None else min(timeout, self.deadline))
+        metadata = self._metadata()
         first, *others = self._connected().ranked()
+        connection = first.enter()
+        was_good = connection.proven
         try:
-            return self._attempt(first, name, request, decode, end)
+            return self._attempt(first, connection, name, request, metadata, decode, end)
         except TokencacheError as error:
+            helps = _helps_elsewhere(error) if others else was_good and isinstance(error, UnreachableError)
             pause = max(random.uniform(0.0, _PAUSE), error.retry_after or 0.0)
-            if not others or not _helps_elsewhere(error) or time.monotonic() + pause >= end:
+            if not helps or time.monotonic() + pause >= end:
                 raise
-            time.sleep(pause)
-            return self._attempt(others[0], name, request, decode, end)
+        time.sleep(pause)
+        second = others[0] if others else first
+        return self._attempt(second, second.enter(), name, request, metadata, decode, end)
 
     def _attempt(
-        self, replica: Replica, name: str, request: object, decode: Callable[[bytes], _Response], end: float
+        self,
+        replica: Replica,
+        connection: Connection,
+        name: str,
+        request: object,
+        metadata: _Metadata,
+        decode: Callable[[bytes], _Response],
+        end: float,
     ) -> _Response:
-        method: Any = replica.channel.unary_unary(
-            f"/tokencache.v1.TokenService/{name}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=decode,
-        )
-        left = end - time.monotonic()
-        if left <= 0:
-            raise UnavailableError("the broker did not answer within the deadline")
+        """Call a replica on a connection that was entered, and leave it."""
         try:
-            response: _Response = method(request, timeout=left, metadata=self._metadata())
+            method: Any = connection.channel.unary_unary(
+                f"/tokencache.v1.TokenService/{name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=decode,
+            )
+            left = end - time.monotonic()
+            if left <= 0:
+                raise UnavailableError("the broker did not answer within the deadline")
+            response: _Response = method(request, timeout=left, metadata=metadata)
         except grpc.RpcError as error:
             failure = from_rpc_error(error)
             if _helps_elsewhere(failure):
                 replica.failed()
+            if isinstance(failure, UnreachableError):
+                replica.lost(connection)
             raise failure from None
         except ValueError as error:
-            # What gRPC says of a channel that was closed meanwhile.
-            raise UnreachableError("the client was closed") from error
-        replica.answered()
+            raise _closed() from error
+        finally:
+            replica.leave(connection)
+        replica.answered(connection)
         return response
+
+
+def _closed() -> InvalidRequestError:
+    """Say what gRPC's ``ValueError`` says: the channel was closed meanwhile."""
+    return InvalidRequestError("the client is closed")
 
 
 def _helps_elsewhere(error: TokencacheError) -> bool:
