@@ -20,6 +20,7 @@ use crate::{
     types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
+mod audit;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod detached;
@@ -38,6 +39,7 @@ mod sql;
 mod sqlite;
 mod token;
 
+pub use audit::{AuditFilter, AuditRow};
 pub use detached::DetachedTokenStore;
 pub use endpoint::{
     Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
@@ -158,6 +160,16 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes what is of no more use: events older than this, and rows that never had a token and whose last attempt
     /// failed before it. Rows with a token stay, for their generation must not begin anew. Returns how many of both.
     async fn prune(&self, older_than: Timestamp) -> Result<u64>;
+
+    /// Keeps audit events, all or none. To repeat it is harmless: an event with a chain and a sequence that is known
+    /// already is left as it is.
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()>;
+
+    /// Audit events after the place `after` that are wanted, in the order of their places, at most `limit`.
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>>;
+
+    /// Deletes audit events from before this time. Returns how many.
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64>;
 
     /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
     fn is_shared(&self) -> bool {

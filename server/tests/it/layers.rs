@@ -68,6 +68,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::postgres",
+            "store::postgres::audit",
             "store::postgres::endpoints",
             "store::postgres::events",
             "store::postgres::fleet",
@@ -81,6 +82,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::sqlite",
+            "store::sqlite::audit",
             "store::sqlite::endpoints",
             "store::sqlite::grants",
             "store::sqlite::tokens",

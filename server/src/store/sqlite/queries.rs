@@ -50,3 +50,8 @@ pub(super) const BEGIN_ROTATION: &str = "\
         stray_at = CASE WHEN intent_owner <> $4 THEN intent_at ELSE stray_at END, \
         intent_owner = $4, intent_token = $5, intent_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) \
     WHERE credential = $1 AND version = $2 AND journal = $3";
+
+/// An event that is there already is left as it is.
+pub(super) const APPEND_AUDIT: &str = "\
+    INSERT INTO audit_events (chain, sequence, at, kind, subject, credential, line) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+    ON CONFLICT (chain, sequence) DO NOTHING";
