@@ -7,6 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
+use rand::RngExt as _;
 use thiserror::Error;
 use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +16,7 @@ use tracing::{error, info, warn};
 
 use self::{ending::Drain, replay::replay};
 use crate::{
+    audit::{AuditError, AuditLog, Makings, Writers},
     authn::{AnyCaller, Authenticator},
     cache::{
         Parts, TokenCache,
@@ -83,6 +85,12 @@ pub enum AppError {
     /// The store cannot be used, and will not heal by itself.
     #[error("the store: {0}")]
     Store(ServiceError),
+    /// The audit log cannot be written.
+    #[error("{0}")]
+    Audit(#[from] AuditError),
+    /// The thread of the audit log cannot be started.
+    #[error("the audit log cannot be started: {0}")]
+    AuditThread(io::Error),
     /// The demo upstream of dev mode cannot be set up.
     #[error("the demo upstream: {0}")]
     Demo(io::Error),
@@ -109,6 +117,7 @@ pub struct App {
     replica: ReplicaId,
     headers: AnswerHeaders,
     health: HealthTeller,
+    audit: (AuditLog, Writers),
     demo: Option<DemoUpstream>,
     listeners: Vec<(&'static str, Bound, Routes)>,
 }
@@ -160,6 +169,15 @@ impl App {
         let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
 
         let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let makings = Makings {
+            clock: Arc::clone(&clock),
+            chain: rng.with(|rng| rng.random()),
+            replica: replica.clone(),
+            store: Arc::clone(&store),
+            metrics: metrics.audit.clone(),
+        };
+        let (audit, records, writers) = AuditLog::open(&config.audit, makings)?;
         let (schedule, orders) = Schedule::new();
         let (flights, rotations, pending) = (TaskTracker::new(), TaskTracker::new(), Arc::<Pending>::default());
         let parts = Parts {
@@ -172,7 +190,8 @@ impl App {
             guard: StormGuard::default(),
             turns: Turns::default(),
             budgets: Budgets::default(),
-            metrics: Metrics::register(&mut registry),
+            metrics,
+            audit: audit.clone(),
             started_at: clock.now(),
             clock: Arc::clone(&clock),
             rng,
@@ -185,13 +204,14 @@ impl App {
             ServerFacts { replica: replica.clone(), started_at: parts.started_at, store: store.kind(), providers, dev };
         let cache =
             Arc::new(TokenCache::new(parts, config.credentials.clone(), config.cache.max_tokens, flights.clone()));
-        let pipeline =
-            Arc::new(Pipeline { authn, policy, catalog: config.credentials.clone(), cache: Arc::clone(&cache) });
+        let (catalog, log) = (config.credentials.clone(), audit.clone());
+        let pipeline = Pipeline { authn, policy, catalog, cache: Arc::clone(&cache), audit: log, records };
+        let pipeline = Arc::new(pipeline);
 
         let (readiness, draining) = (Readiness::default(), CancellationToken::new());
         let services = Services {
             tokens: Tokens { pipeline: Arc::clone(&pipeline), clock: Arc::clone(&clock), draining: draining.clone() },
-            admin: Admin { pipeline, clock, facts },
+            admin: Admin { pipeline, clock, facts, draining: draining.clone() },
             registry: Arc::new(registry),
             readiness: readiness.clone(),
         };
@@ -216,6 +236,7 @@ impl App {
             replica,
             headers,
             health,
+            audit: (audit, writers),
             demo: None,
             listeners,
         })
@@ -225,6 +246,12 @@ impl App {
     #[must_use]
     pub fn with_demo(self, demo: DemoUpstream) -> Self {
         Self { demo: Some(demo), ..self }
+    }
+
+    /// The audit log, for whoever is told that its file was moved away.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        self.audit.0.clone()
     }
 
     /// The addresses that are listened on, by what they serve.
@@ -242,6 +269,8 @@ impl App {
         for warning in &self.config.warnings {
             warn!("{warning}");
         }
+        let (audit, writers) = self.audit;
+        let writing = writers.start().map_err(AppError::AuditThread)?;
         let stop_listening = CancellationToken::new();
         let mut servers = JoinSet::new();
         for (what, bound, routes) in self.listeners {
@@ -252,6 +281,7 @@ impl App {
             servers.spawn(async move { served.await.inspect_err(|error| error!(%error, "{what} failed")).is_ok() });
         }
         let mut workers = Workers::default();
+        workers.start("the refusals of the audit log", |stop| audit.sweep(stop));
         workers.start("the health teller", |stop| self.health.run(stop));
         // Ends when draining begins, before the flights are waited for: it would start new ones all the time.
         let (refresher, draining) = (Refresher::new(Arc::clone(&self.cache), self.orders), self.draining.clone());
@@ -270,7 +300,8 @@ impl App {
             workers.start("the fleet's ear", |stop| fleet.run(stop));
         }
         workers.start("the settler", |stop| Settler::new(Arc::clone(&self.cache)).run(stop));
-        workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
+        let audit_kept = self.config.audit.store.then_some(self.config.audit.keep);
+        workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache), audit_kept).run(stop));
         if let Some(demo) = self.demo {
             workers.start("the demo upstream", |stop| async move {
                 if let Err(error) = demo.run(stop).await {
@@ -297,6 +328,7 @@ impl App {
             } => outcome,
             () = shutdown.orderly.cancelled() => Ok(()),
             failed = workers.first_to_fail() => Err(AppError::Worker(failed)),
+            () = writing.ended_early() => Err(AppError::Worker("the audit log")),
             Some(ended) = servers.join_next() => {
                 error!(?ended, "a listener ended");
                 Err(AppError::Worker("a listener"))
@@ -311,6 +343,7 @@ impl App {
             pending: self.pending,
             spill: spill.clone(),
             replica: self.replica,
+            audit: writing,
             store: self.store,
             timeout: self.config.server.drain_timeout,
         };

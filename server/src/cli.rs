@@ -14,11 +14,15 @@ use crate::{
     app::{self, App, AppError, Assembly, open_store},
     config::{self, Config, Listen},
     dev::{self, DemoUpstream, DevHome},
-    lifecycle::Shutdown,
+    lifecycle::{self, Shutdown},
     provider::registry::ProviderRegistry,
     store::StoreRegistry,
     time::SystemClock,
 };
+
+mod verify;
+
+use self::verify::Verify;
 
 /// Obtains access tokens for a fleet, keeps them fresh and serves them over gRPC.
 #[derive(Debug, Parser)]
@@ -48,6 +52,17 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// What was recorded of who got which token.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Find what was changed in recorded events: edited, dropped, doubled, reordered, or cut off.
+    Verify(Verify),
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +101,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::CheckConfig { file } => check(file).await,
         Command::DefaultConfig => print(config::DEFAULT),
         Command::Migrate { config, force } => migrate(config, force).await,
+        Command::Audit { command: AuditCommand::Verify(verify) } => verify.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,6 +145,12 @@ async fn serve_dev(options: Serve) -> CliResult {
 
 async fn run_until_told(app: App) -> CliResult {
     let shutdown = Shutdown::default();
+    let (audit, mut hangups) = (app.audit(), lifecycle::hangups()?);
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            audit.reopen();
+        }
+    });
     tokio::spawn(shutdown.on_signals()?);
     Ok(app.run(shutdown).await?)
 }

@@ -23,6 +23,8 @@ pub enum Action {
     Inspect,
     /// Refresh and invalidate as an operator.
     Operate,
+    /// Read the audit log.
+    Audit,
 }
 
 /// What the policy decides about.
@@ -102,6 +104,16 @@ pub struct ServerRequest;
 impl Ask for ServerRequest {
     fn question(&self) -> Question<'_> {
         Question { action: Action::Inspect, credential: None, selector: None }
+    }
+}
+
+/// A request to read the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditRequest;
+
+impl Ask for AuditRequest {
+    fn question(&self) -> Question<'_> {
+        Question { action: Action::Audit, credential: None, selector: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The border to gRPC: messages in, messages out; tonic and prost stay here.
 
 pub mod admin_service;
+mod audit;
 pub mod convert;
 pub mod http;
 pub mod layers;
@@ -14,7 +15,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, transport::server::UdsConnectInfo};
 
-use crate::{pipeline::Call, types::Peer};
+use crate::{audit::TraceId, pipeline::Call, types::Peer};
 
 /// How much earlier than the caller's deadline its answer is given up: it has to travel back in time.
 const MAX_MARGIN: Duration = Duration::from_millis(100);
@@ -28,7 +29,9 @@ fn call<T>(request: &Request<T>) -> Call {
     };
     let timeout = request.metadata().get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout - (timeout / 10).min(MAX_MARGIN)));
-    Call { peer, deadline }
+    let header = request.metadata().get("traceparent");
+    let trace = header.and_then(|value| TraceId::of_traceparent(value.to_str().ok()?));
+    Call { peer, deadline, trace }
 }
 
 /// Reads `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Requests").

@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CacheConfig, Config, ConfigError, Defaults, ServerConfig, StoreConfig, credential,
+    CacheConfig, Config, ConfigError, Defaults, ServerConfig, StoreConfig, audit, credential,
     endpoint::Endpoints,
     reader::{Problems, Section},
 };
@@ -85,6 +85,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let root = Section::new(problems, "", table, 0);
     let section = |key| root.section(key).unwrap_or_else(|| Section::absent(problems, key, 0));
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
+    let audit_log = section("audit");
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -96,9 +97,10 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
         server: ServerConfig::read(&server),
         store: StoreConfig::read(&store),
         cache: CacheConfig::read(&cache),
+        audit: audit::read(&audit_log),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, store, cache, defaults].into_iter().for_each(Section::finish);
+    [root, server, store, cache, audit_log, defaults].into_iter().for_each(Section::finish);
     config
 }

@@ -1,21 +1,24 @@
 //! `AdminService`: what operators call. No answer carries a secret or a token.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use futures::{Stream, StreamExt as _};
 use prost_types::Duration as ProtoDuration;
 use tokencache_proto::v1::{
     self, CredentialState, EndpointState, admin_service_server::AdminService, invalidate_credentials_request::Target,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{call, convert, status};
+use super::{audit, call, convert, status};
 use crate::{
+    audit::Rpc,
     cache::{
         history::AttemptRecord,
         inspect::{CredentialReport, EndpointReport, GrantReport, State, TokenReport},
     },
     error::{Error, ErrorKind, Result as ServiceResult},
-    pipeline::Pipeline,
+    pipeline::{Call, Pipeline},
     store::{Gate, Replica},
     time::{SharedClock, Timestamp},
     types::{CredentialName, ReplicaId},
@@ -49,6 +52,8 @@ pub struct Admin {
     pub clock: SharedClock,
     /// What the replica is.
     pub facts: ServerFacts,
+    /// Told when the replica drains: whoever follows its audit log then looks for another one.
+    pub draining: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -60,8 +65,8 @@ impl AdminService for Admin {
         let call = call(&request);
         let listed = async {
             let v1::ListCredentialsRequest { page_size, page_token } = request.into_inner();
-            let after = page_start(&page_token)?;
-            let size = if page_size == 0 { DEFAULT_PAGE } else { page_size.min(MAX_PAGE) } as usize;
+            let after = self.checked(&call, Rpc::ListCredentials, page_start(&page_token))?;
+            let size = size_of_page(page_size) as usize;
             // One more than asked for tells whether there is a next page.
             let mut reports = self.pipeline.list(&call, after.as_ref(), size + 1).await?;
             let more = reports.len() > size;
@@ -78,7 +83,8 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::DescribeCredentialResponse>, Status> {
         let call = call(&request);
         let described = async {
-            let report = self.pipeline.describe(&call, convert::name(&request.into_inner().name)?).await?;
+            let name = self.checked(&call, Rpc::DescribeCredential, convert::name(&request.into_inner().name))?;
+            let report = self.pipeline.describe(&call, name).await?;
             let now = self.clock.now();
             Ok(v1::DescribeCredentialResponse {
                 credential: Some(summary(&report)),
@@ -98,7 +104,8 @@ impl AdminService for Admin {
         let call = call(&request);
         let refreshed = async {
             let v1::RefreshTokenRequest { credential, scopes, audience, resources } = request.into_inner();
-            let selector = convert::selector(v1::TokenSelector { credential, scopes, audience, resources })?;
+            let selector = convert::selector(v1::TokenSelector { credential, scopes, audience, resources });
+            let selector = self.checked(&call, Rpc::RefreshToken, selector)?;
             let report = self.pipeline.refresh(&call, selector).await?;
             Ok(v1::RefreshTokenResponse { token: Some(token_status(&report, self.clock.now())) })
         };
@@ -112,7 +119,7 @@ impl AdminService for Admin {
         let call = call(&request);
         let invalidated = async {
             let v1::InvalidateCredentialsRequest { target, dry_run } = request.into_inner();
-            let target = check_target(target)?;
+            let target = self.checked(&call, Rpc::InvalidateCredentials, check_target(target))?;
             let selects = |name: &CredentialName, kind: &str| match &target {
                 Target::Pattern(pattern) => matches(pattern, name.as_str()),
                 Target::Provider(provider) => provider == kind,
@@ -160,6 +167,75 @@ impl AdminService for Admin {
         };
         answer(told.await)
     }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
+        let call = call(&request);
+        let listed = async {
+            let v1::ListAuditEventsRequest { filter, page_size, page_token } = request.into_inner();
+            let filter = audit::filter(filter, Timestamp::MIN);
+            let filter = self.checked(&call, Rpc::ListAuditEvents, filter)?;
+            let after = self.checked(&call, Rpc::ListAuditEvents, audit_page_start(&page_token))?;
+            let size = size_of_page(page_size);
+            let (source, mut rows) = self.pipeline.list_audit(&call, after, &filter, size + 1).await?;
+            let more = rows.len() > size as usize;
+            rows.truncate(size as usize);
+            let next_page_token = rows.last().filter(|_| more).map(|last| last.id.to_string()).unwrap_or_default();
+            let events = rows.into_iter().map(audit::event).collect();
+            Ok(v1::ListAuditEventsResponse { events, next_page_token, source: audit::source(source) })
+        };
+        answer(listed.await)
+    }
+
+    type TailAuditEventsStream = AuditEvents;
+
+    async fn tail_audit_events(
+        &self,
+        request: Request<v1::TailAuditEventsRequest>,
+    ) -> Result<Response<AuditEvents>, Status> {
+        let call = call(&request);
+        let followed = async {
+            let filter = audit::filter(request.into_inner().filter, self.clock.now());
+            let filter = self.checked(&call, Rpc::TailAuditEvents, filter)?;
+            let (source, rows) = self.pipeline.tail_audit(&call, filter).await?;
+            let source = audit::source(source);
+            let response = move |row: ServiceResult<_>| match row {
+                Ok(row) => Ok(v1::TailAuditEventsResponse { event: Some(audit::event(row)), source }),
+                Err(error) => Err(status::to_status(&error)),
+            };
+            // A stream that does not end must not keep the replica from ending.
+            Ok(rows.map(response).take_until(self.draining.clone().cancelled_owned()).boxed())
+        };
+        answer(followed.await)
+    }
+}
+
+type AuditEvents = Pin<Box<dyn Stream<Item = Result<v1::TailAuditEventsResponse, Status>> + Send>>;
+
+impl Admin {
+    /// Records the call if its request is invalid.
+    fn checked<T>(&self, call: &Call, rpc: Rpc, read: ServiceResult<T>) -> ServiceResult<T> {
+        read.map_err(|error| self.pipeline.turn_away(call, rpc, error))
+    }
+}
+
+fn size_of_page(asked: u32) -> u32 {
+    if asked == 0 { DEFAULT_PAGE } else { asked.min(MAX_PAGE) }
+}
+
+/// A page token is the place of the last event of the page before.
+fn audit_page_start(page_token: &str) -> ServiceResult<u64> {
+    if page_token.is_empty() {
+        return Ok(0);
+    }
+    let mut check = convert::Check::default();
+    let place = page_token.parse().ok();
+    if place.is_none() {
+        check.add("page_token", "not a next_page_token that was returned before");
+    }
+    check.finish(place.unwrap_or(0))
 }
 
 fn answer<T>(result: ServiceResult<T>) -> Result<Response<T>, Status> {

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::{call, convert, status};
 use crate::{
+    audit::Rpc,
     cache::{Served, hub::Change},
     error::{Error, ErrorKind},
     pipeline::Pipeline,
@@ -37,8 +38,12 @@ type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>
 impl TokenService for Tokens {
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
-        let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
-        let Served { entry, verified } = served.await.map_err(|error| status::to_status(&error))?;
+        let served = async {
+            let request = convert::token_request(request.into_inner());
+            let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
+            self.pipeline.get_token(&call, request).await
+        };
+        let Served { entry, verified, .. } = served.await.map_err(|error| status::to_status(&error))?;
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
             not_modified: entry.is_none(),
@@ -56,13 +61,22 @@ impl TokenService for Tokens {
         if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
             let mut check = convert::Check::default();
             check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
-            check.finish(()).map_err(|error| status::to_status(&error))?;
+            let turn_away = |error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error);
+            check.finish(()).map_err(|error| status::to_status(&turn_away(error)))?;
         }
         let mut watches = stream::SelectAll::new();
         for message in selectors {
-            let changes = async { self.pipeline.watch(&call, convert::selector(message.clone())?).await };
+            let changes = async {
+                let selector = convert::selector(message.clone());
+                let selector = selector.map_err(|error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error))?;
+                self.pipeline.watch(&call, selector).await
+            };
             let changes = changes.await.map_err(|error| status::to_status(&error))?;
-            watches.push(changes.map(move |change| Ok(response(message.clone(), change))).boxed());
+            let response = move |change: Result<Change, Error>| match change {
+                Ok(change) => Ok(response(message.clone(), change)),
+                Err(error) => Err(status::to_status(&error)),
+            };
+            watches.push(changes.map(response).boxed());
         }
         let drained = self.draining.clone().cancelled_owned();
         let farewell = stream::once(async {
@@ -76,7 +90,11 @@ impl TokenService for Tokens {
         request: Request<v1::InvalidateTokenRequest>,
     ) -> Result<Response<v1::InvalidateTokenResponse>, Status> {
         let call = call(&request);
-        let rejected = async { self.pipeline.invalidate(&call, convert::rejection(request.into_inner())?).await };
+        let rejected = async {
+            let rejection = convert::rejection(request.into_inner());
+            let rejection = rejection.map_err(|error| self.pipeline.turn_away(&call, Rpc::InvalidateToken, error))?;
+            self.pipeline.invalidate(&call, rejection).await
+        };
         let rejected = rejected.await.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(v1::InvalidateTokenResponse {
             invalidated: rejected.invalidated,
