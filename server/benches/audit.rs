@@ -5,7 +5,6 @@
 
 use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 
-use prometheus_client as _;
 use tempfile::TempDir;
 use tokencache_server::{
     audit::{Actor, AuditEvent, AuditLog, AuditSettings, Kind, Makings, Reason, Rpc},

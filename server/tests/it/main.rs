@@ -2,6 +2,7 @@
 
 mod admin;
 mod api;
+mod audit;
 mod bad_answers;
 mod bad_requests;
 mod broker;
