@@ -3,8 +3,8 @@
 use tokencache_proto::v1::{self, admin_service_client::AdminServiceClient};
 
 use crate::{
-    Builder, BulkInvalidation, CredentialDescription, CredentialPage, ReplicaStatus, Result, Selector, ServerInfo,
-    Target, TokenStatus, connection::Connection, token::nonsense,
+    AuditEvents, AuditFilter, AuditPage, Builder, BulkInvalidation, CredentialDescription, CredentialPage,
+    ReplicaStatus, Result, Selector, ServerInfo, Target, TokenStatus, connection::Connection, token::nonsense,
 };
 
 /// A client of the admin API. Cheap to clone; clones share a connection.
@@ -91,5 +91,30 @@ impl AdminClient {
         let call = |channel, request| async move { AdminServiceClient::new(channel).list_replicas(request).await };
         let response = self.connection.call(v1::ListReplicasRequest {}, call).await?;
         Ok(response.replicas.into_iter().map(Into::into).collect())
+    }
+
+    /// A page of what the broker has recorded, the oldest first. `page_size` 0: as many as the broker likes; an empty
+    /// `page_token`: the first page.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Error`](crate::Error) says.
+    pub async fn list_audit_events(&self, filter: AuditFilter, page_size: u32, page_token: &str) -> Result<AuditPage> {
+        let filter = Some(filter.into_proto()?);
+        let request = v1::ListAuditEventsRequest { filter, page_size, page_token: page_token.into() };
+        let call = |channel, request| async move { AdminServiceClient::new(channel).list_audit_events(request).await };
+        self.connection.call(request, call).await.map(Into::into)
+    }
+
+    /// What the broker records from now on, or from `filter.since`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be begun; later errors come with the stream.
+    pub async fn tail_audit_events(&self, filter: AuditFilter) -> Result<AuditEvents> {
+        let request = v1::TailAuditEventsRequest { filter: Some(filter.into_proto()?) };
+        let call = |channel, request| async move { AdminServiceClient::new(channel).tail_audit_events(request).await };
+        let (_, stream) = self.connection.open(request, call).await?;
+        Ok(AuditEvents::new(stream))
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn judge(replica: &Replica, error: Option<&Error>) {
 fn is_about_the_replica(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Unreachable => true,
-        ErrorKind::Unavailable => matches!(error.reason(), None | Some("DRAINING" | "STORE_DOWN")),
+        ErrorKind::Unavailable => matches!(error.reason(), None | Some("DRAINING" | "STORE_DOWN" | "AUDIT_DOWN")),
         _ => false,
     }
 }

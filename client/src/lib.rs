@@ -30,6 +30,7 @@
 
 mod address;
 mod admin;
+mod audit;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod auth;
 mod backoff;
@@ -63,6 +64,7 @@ mod token;
 pub mod tower;
 
 pub use admin::AdminClient;
+pub use audit::{AuditEvent, AuditEvents, AuditFilter, AuditPage};
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 pub use auth::{DEFAULT_BODY_LIMIT, Timing, TokenAuth};
 pub use builder::{Builder, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_ENDPOINT};

@@ -13,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
+use rand::RngExt as _;
 use thiserror::Error;
 use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,6 +26,7 @@ use self::{
     replay::replay,
 };
 use crate::{
+    audit::{AuditError, AuditLog, Makings, Writers},
     authn::{AnyCaller, Authenticator},
     cache::{
         Parts, TokenCache,
@@ -103,6 +105,12 @@ pub enum AppError {
     /// The store cannot be used, and will not heal by itself.
     #[error("the store: {0}")]
     Store(ServiceError),
+    /// The audit log cannot be written.
+    #[error("{0}")]
+    Audit(#[from] AuditError),
+    /// The thread of the audit log cannot be started.
+    #[error("the audit log cannot be started: {0}")]
+    AuditThread(io::Error),
     /// The demo upstream of dev mode cannot be set up.
     #[error("the demo upstream: {0}")]
     Demo(io::Error),
@@ -132,6 +140,7 @@ pub struct App {
     access: Access,
     config_file: Option<PathBuf>,
     dev: bool,
+    audit: (AuditLog, Writers),
     demo: Option<DemoUpstream>,
     listeners: Vec<(&'static str, Bound, Routes)>,
 }
@@ -192,6 +201,15 @@ impl App {
         let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
 
         let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let makings = Makings {
+            clock: Arc::clone(&clock),
+            chain: rng.with(|rng| rng.random()),
+            replica: replica.clone(),
+            store: Arc::clone(&store),
+            metrics: metrics.audit.clone(),
+        };
+        let (audit, records, writers) = AuditLog::open(&config.audit, makings)?;
         let (schedule, orders) = Schedule::new();
         let (flights, rotations, pending) = (TaskTracker::new(), TaskTracker::new(), Arc::<Pending>::default());
         let parts = Parts {
@@ -204,7 +222,8 @@ impl App {
             guard: StormGuard::default(),
             turns: Turns::default(),
             budgets: Budgets::default(),
-            metrics: Metrics::register(&mut registry),
+            metrics,
+            audit: audit.clone(),
             started_at: clock.now(),
             clock: Arc::clone(&clock),
             rng,
@@ -223,12 +242,14 @@ impl App {
             policy,
             catalog: config.credentials.clone(),
             cache: Arc::clone(&cache),
+            audit: audit.clone(),
+            records,
         });
 
         let (readiness, draining) = (Readiness::default(), CancellationToken::new());
         let services = Services {
             tokens: Tokens { pipeline: Arc::clone(&pipeline), clock: Arc::clone(&clock), draining: draining.clone() },
-            admin: Admin { pipeline: Arc::clone(&pipeline), clock, facts },
+            admin: Admin { pipeline: Arc::clone(&pipeline), clock, facts, draining: draining.clone() },
             pipeline,
             client_reflection: config.server.reflection,
             registry: Arc::new(registry),
@@ -258,6 +279,7 @@ impl App {
             access,
             config_file,
             dev,
+            audit: (audit, writers),
             demo: None,
             listeners,
         })
@@ -267,6 +289,12 @@ impl App {
     #[must_use]
     pub fn with_demo(self, demo: DemoUpstream) -> Self {
         Self { demo: Some(demo), ..self }
+    }
+
+    /// The audit log, for whoever is told that its file was moved away.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        self.audit.0.clone()
     }
 
     /// The addresses that are listened on, by what they serve.
@@ -284,6 +312,8 @@ impl App {
         for warning in &self.config.warnings {
             warn!("{warning}");
         }
+        let (audit, writers) = self.audit;
+        let writing = writers.start().map_err(AppError::AuditThread)?;
         let stop_listening = CancellationToken::new();
         let mut servers = JoinSet::new();
         let shed = Shed::new(self.config.limits.max_calls, self.config.limits.calls_per_second);
@@ -303,6 +333,7 @@ impl App {
             servers.spawn(async move { served.await.inspect_err(|error| error!(%error, "{what} failed")).is_ok() });
         }
         let mut workers = Workers::default();
+        workers.start("the refusals of the audit log", |stop| audit.sweep(stop));
         workers.start("the health teller", |stop| self.health.run(stop));
         // Ends when draining begins, before the flights are waited for: it would start new ones all the time.
         let (refresher, draining) = (Refresher::new(Arc::clone(&self.cache), self.orders), self.draining.clone());
@@ -327,7 +358,8 @@ impl App {
             workers.start("the fleet's ear", |stop| fleet.run(stop));
         }
         workers.start("the settler", |stop| Settler::new(Arc::clone(&self.cache)).run(stop));
-        workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache)).run(stop));
+        let audit_kept = self.config.audit.store.then_some(self.config.audit.keep);
+        workers.start("the janitor", |stop| Janitor::new(Arc::clone(&self.cache), audit_kept).run(stop));
         if let Some(demo) = self.demo {
             workers.start("the demo upstream", |stop| async move {
                 if let Err(error) = demo.run(stop).await {
@@ -354,6 +386,7 @@ impl App {
             } => outcome,
             () = shutdown.orderly.cancelled() => Ok(()),
             failed = workers.first_to_fail() => Err(AppError::Worker(failed)),
+            () = writing.ended_early() => Err(AppError::Worker("the audit log")),
             Some(ended) = servers.join_next() => {
                 error!(?ended, "a listener ended");
                 Err(AppError::Worker("a listener"))
@@ -368,6 +401,7 @@ impl App {
             pending: self.pending,
             spill: spill.clone(),
             replica: self.replica,
+            audit: writing,
             store: self.store,
             timeout: self.config.server.drain_timeout,
         };

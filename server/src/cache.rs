@@ -48,6 +48,7 @@ use self::{
     turns::Turns,
 };
 use crate::{
+    audit::AuditLog,
     bug::{self, Bug},
     credential::{Catalog, Credential, WhenDegraded},
     error::{Error, ErrorKind, Result, Violation},
@@ -90,6 +91,8 @@ pub struct Parts {
     pub budgets: Budgets,
     /// What is counted.
     pub metrics: Metrics,
+    /// Where each attempt is recorded.
+    pub audit: AuditLog,
     /// What time it is.
     pub clock: SharedClock,
     /// Jitter and nonces.
@@ -174,6 +177,18 @@ pub struct Served {
     pub entry: Option<Arc<Entry>>,
     /// Whether no acknowledged rejection of it exists. False: the replica has lost touch with the others.
     pub verified: bool,
+    /// The current token, also where the caller has it already.
+    pub current: Arc<Entry>,
+    /// Whether it was in memory.
+    pub hit: bool,
+}
+
+/// A token that was found.
+#[derive(Debug)]
+struct Found {
+    entry: Arc<Entry>,
+    /// In memory.
+    hit: bool,
 }
 
 /// What a caller can use.
@@ -226,7 +241,7 @@ impl TokenCache {
         let need = Need { min_validity: request.min_validity, avoid: request.rejected, at_least: None };
         let claim = request.if_generation_not.max(request.rejected);
         let term = self.parts.trust.term();
-        let (entry, up_to_date) = self.no_older_than(claim, credential, &key, need, deadline).await?;
+        let (Found { entry, hit }, up_to_date) = self.no_older_than(claim, credential, &key, need, deadline).await?;
         // One and the same term before and after: nothing that was acknowledged before this call began was missed.
         let verified = term.is_some() && self.parts.trust.term() == term && entry.is_stored() && up_to_date;
         if !verified && credential.when_degraded == WhenDegraded::Refuse {
@@ -235,7 +250,7 @@ impl TokenCache {
         }
         entry.mark_used(self.now());
         let is_known = request.if_generation_not == Some(entry.token.generation);
-        Ok(Served { entry: (!is_known).then_some(entry), verified })
+        Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit })
     }
 
     /// The current token for a client that claims to have seen a generation. False: it may be older than that, for the
@@ -247,12 +262,12 @@ impl TokenCache {
         key: &TokenKey,
         need: Need,
         deadline: Option<Instant>,
-    ) -> Result<(Arc<Entry>, bool)> {
-        let entry = self.current(credential, key, need, deadline).await?;
-        let Some(claim) = claim.filter(|claim| entry.token.generation < *claim) else { return Ok((entry, true)) };
+    ) -> Result<(Found, bool)> {
+        let found = self.find(credential, key, need, deadline).await?;
+        let Some(claim) = claim.filter(|claim| found.entry.token.generation < *claim) else { return Ok((found, true)) };
         let standing = self.judge_claim(credential, key, claim, patience(deadline)).await;
         let need = Need { at_least: (standing == Standing::True).then_some(claim), ..need };
-        Ok((self.current(credential, key, need, deadline).await?, standing != Standing::Unknown))
+        Ok((self.find(credential, key, need, deadline).await?, standing != Standing::Unknown))
     }
 
     /// The lowest generation of a key that may be served.
@@ -269,25 +284,29 @@ impl TokenCache {
         self.catalog.get(name).ok_or_else(missing)
     }
 
-    async fn current(
+    async fn current(&self, credential: &Arc<Credential>, key: &TokenKey, need: Need) -> Result<Arc<Entry>> {
+        self.find(credential, key, need, None).await.map(|found| found.entry)
+    }
+
+    async fn find(
         &self,
         credential: &Arc<Credential>,
         key: &TokenKey,
         need: Need,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Entry>> {
+    ) -> Result<Found> {
         for _ in 0..MAX_ROUNDS {
             let held = self.held(key, need);
             if let Some(entry) = &held {
                 match freshness(&entry.token, self.now(), need.min_validity) {
                     Freshness::Fresh => {
                         self.parts.metrics.hits.inc();
-                        return Ok(Arc::clone(entry));
+                        return Ok(Found { entry: Arc::clone(entry), hit: true });
                     }
                     Freshness::RefreshDue => {
                         self.parts.metrics.hits.inc();
                         self.refresh_once(credential, entry);
-                        return Ok(Arc::clone(entry));
+                        return Ok(Found { entry: Arc::clone(entry), hit: true });
                     }
                     Freshness::Urgent => check_lifetime(entry, need)?,
                     // How long it lasted says nothing of the next one.
@@ -296,10 +315,13 @@ impl TokenCache {
             }
             self.parts.metrics.misses.inc();
             match self.replacement(credential, key, need, deadline).await {
-                Ok(entry) if self.will_do(&entry, need) => return Ok(entry),
+                Ok(entry) if self.will_do(&entry, need) => return Ok(Found { entry, hit: false }),
                 Ok(entry) => check_lifetime(&entry, need)?,
                 Err(error) if bug::has(Bug::FailureDisplacesToken) => return Err(error),
-                Err(error) => return held.filter(|entry| self.will_do(entry, need)).ok_or(error),
+                Err(error) => {
+                    let held = held.filter(|entry| self.will_do(entry, need));
+                    return held.map(|entry| Found { entry, hit: true }).ok_or(error);
+                }
             }
         }
         let message = "the tokens of the upstream run out faster than they can be replaced";

@@ -18,11 +18,15 @@ use crate::{
     app::{self, App, AppError, Assembly, open_store},
     config::{self, Config, Listen},
     dev::{self, DemoUpstream, DevHome},
-    lifecycle::Shutdown,
+    lifecycle::{self, Shutdown},
     provider::registry::ProviderRegistry,
     store::StoreRegistry,
     time::SystemClock,
 };
+
+mod verify;
+
+use self::verify::Verify;
 
 /// Obtains access tokens for a fleet, keeps them fresh and serves them over gRPC.
 #[derive(Debug, Parser)]
@@ -56,6 +60,17 @@ enum Command {
     ApiKey(ApiKeyCommand),
     /// Say whether somebody may do something, by which grant, or why not.
     ExplainPolicy(Explain),
+    /// What was recorded of who got which token.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Find what was changed in recorded events: edited, dropped, doubled, reordered, or cut off.
+    Verify(Verify),
 }
 
 #[derive(Args, Debug)]
@@ -96,6 +111,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate { config, force } => migrate(config, force).await,
         Command::ApiKey(command) => api_key::run(command).await,
         Command::ExplainPolicy(question) => explain::run(question),
+        Command::Audit { command: AuditCommand::Verify(verify) } => verify.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -140,6 +156,12 @@ async fn serve_dev(options: Serve) -> CliResult {
 
 async fn run_until_told(app: App) -> CliResult {
     let shutdown = Shutdown::default();
+    let (audit, mut hangups) = (app.audit(), lifecycle::hangups()?);
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            audit.reopen();
+        }
+    });
     tokio::spawn(shutdown.on_signals()?);
     Ok(app.run(shutdown).await?)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::{credential::Catalog, policy::rules::Rules, provider::registry::ProviderRegistry};
+use crate::{audit::AuditSettings, credential::Catalog, policy::rules::Rules, provider::registry::ProviderRegistry};
 
+mod audit;
 mod authn;
 mod cache;
 mod check;
@@ -59,6 +60,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// How much is held in memory.
     pub cache: CacheConfig,
+    /// Where it is recorded who got which token.
+    pub audit: AuditSettings,
     /// Whose tokens it obtains.
     pub credentials: Catalog,
     /// What is allowed but unwise, as `file:line:column: path: message`; to be logged at the start.

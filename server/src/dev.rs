@@ -95,6 +95,9 @@ metrics_listen = "{metrics}"
 [store]
 url = "sqlite:tokencache.db"
 
+[audit]
+sinks = ["memory"]
+
 [credentials.demo]
 provider = "oauth2"
 grant = "client_credentials"

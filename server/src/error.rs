@@ -45,6 +45,8 @@ pub enum ErrorKind {
     UpstreamSlow,
     /// The store cannot be reached or fails. Transient.
     StoreDown,
+    /// The audit log does not take the event without which nothing is answered. Transient.
+    AuditDown,
     /// The replica is shutting down; another one will answer. Transient.
     Draining,
     /// A defect of the broker.
@@ -53,7 +55,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadName,
         Self::BadRequest,
         Self::NoIdentity,
@@ -70,6 +72,7 @@ impl ErrorKind {
         Self::UpstreamThrottled,
         Self::UpstreamSlow,
         Self::StoreDown,
+        Self::AuditDown,
         Self::Draining,
         Self::Bug,
     ];
@@ -94,6 +97,7 @@ impl ErrorKind {
             Self::UpstreamThrottled => "UPSTREAM_THROTTLED",
             Self::UpstreamSlow => "UPSTREAM_SLOW",
             Self::StoreDown => "STORE_DOWN",
+            Self::AuditDown => "AUDIT_DOWN",
             Self::Draining => "DRAINING",
             Self::Bug => "BUG",
         }

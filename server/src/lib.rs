@@ -1,6 +1,7 @@
 //! The broker: obtains access tokens for a fleet, keeps them fresh and serves them over gRPC.
 
 pub mod app;
+pub mod audit;
 pub mod authn;
 mod bug;
 pub mod cache;

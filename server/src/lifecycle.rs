@@ -2,7 +2,7 @@
 //! meanwhile.
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,15 @@ impl Readiness {
         phases.mark_changed();
         phases
     }
+}
+
+/// The signals to look again at what may have changed (SIGHUP), from now on.
+///
+/// # Errors
+///
+/// If the operating system refuses the handler.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// The order to end. Cheap to clone.

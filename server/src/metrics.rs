@@ -19,6 +19,10 @@ use prometheus_client::{
 
 use crate::error::ErrorKind;
 
+mod audit;
+
+pub use audit::AuditMetrics;
+
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabels {
@@ -82,6 +86,8 @@ pub struct Metrics {
     endpoint_open: Family<EndpointLabels, Gauge>,
     endpoint_openings: Family<EndpointLabels, Counter>,
     endpoint_refusals: Family<EndpointRefusalLabels, Counter>,
+    /// What becomes of audit events.
+    pub audit: AuditMetrics,
 }
 
 impl Metrics {
@@ -99,6 +105,7 @@ impl Metrics {
             endpoint_open: Family::default(),
             endpoint_openings: Family::default(),
             endpoint_refusals: Family::default(),
+            audit: AuditMetrics::default(),
         };
         let registry = registry.sub_registry_with_prefix("tokencache");
         registry.register("hits", "Calls answered from memory", metrics.hits.clone());
@@ -114,6 +121,7 @@ impl Metrics {
             metrics.attempt_duration.clone(),
         );
         metrics.register_endpoints(registry);
+        metrics.audit.register(registry);
         metrics
     }
 

@@ -5,24 +5,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    audit::{Actor, AuditEvent, AuditLog, AuditReader, Kind, Reason, Rpc, Source, TraceId},
     authn::{Authenticator, rate::CallerRate},
     cache::{
         Served, TokenCache,
         hub::Change,
         inspect::{CredentialReport, TokenReport},
+        memory::Entry,
         within,
     },
     credential::Catalog,
     error::{Error, ErrorKind, Result},
     policy::{
-        Action, Ask, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest, authorize,
+        Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest,
+        authorize,
     },
-    store::{Rejected, Replica},
-    types::{Caller, CredentialName, Evidence, Rejection, Selector, TokenRequest},
+    store::{AuditFilter, AuditRow, Rejected, Replica},
+    types::{Caller, CredentialName, Evidence, RejectedToken, Rejection, Selector, TokenKey, TokenRequest},
 };
 
 /// How often it is looked again whether a watcher may still watch.
@@ -35,6 +38,8 @@ pub struct Call {
     pub evidence: Evidence,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The trace that the call belongs to.
+    pub trace: Option<TraceId>,
 }
 
 /// A call whose caller is known: what everything else begins with.
@@ -46,6 +51,12 @@ pub struct Identified {
 }
 
 impl Identified {
+    /// What is to be recorded of it, as far as it is known at once.
+    fn event(&self, kind: Kind, rpc: Rpc) -> AuditEvent {
+        let actor = Some(Actor::new(self.caller.subject().to_owned(), self.call.evidence.peer));
+        AuditEvent { rpc: Some(rpc), actor, trace: self.call.trace, ..AuditEvent::new(kind) }
+    }
+
     /// Ends a piece of work at the caller's deadline. The transport would do so as well, but in words of its own.
     async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.call.deadline {
@@ -68,41 +79,92 @@ pub struct Pipeline {
     pub catalog: Catalog,
     /// Brings the tokens.
     pub cache: Arc<TokenCache>,
+    /// Records every call before it is answered.
+    pub audit: AuditLog,
+    /// Reads what was recorded.
+    pub records: AuditReader,
 }
 
 impl Pipeline {
-    /// Who calls.
+    /// Who calls. Nothing else is looked at before; a call that gets no further is recorded.
     ///
     /// # Errors
     ///
     /// `NoIdentity`, `BadIdentity`, `TooManyRequests`; `StoreDown` or `UpstreamDown` where nobody can tell now.
-    pub async fn identify(&self, call: Call) -> Result<Identified> {
-        let caller = self.authn.authenticate(&call.evidence).await?;
-        if let Some(rate) = &self.rate {
-            rate.check(&caller)?;
+    pub async fn identify(&self, call: Call, rpc: Rpc) -> Result<Identified> {
+        let identified = async {
+            let caller = self.authn.authenticate(&call.evidence).await?;
+            if let Some(rate) = &self.rate {
+                rate.check(&caller)?;
+            }
+            Ok(caller)
+        };
+        let identified: Result<Caller> = identified.await;
+        match identified {
+            Ok(caller) => Ok(Identified { caller, call }),
+            Err(error) => {
+                let actor = Some(Actor::unknown(call.evidence.peer));
+                let event = AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
+                self.audit.refuse(refusal(event, &error));
+                Err(error)
+            }
         }
-        Ok(Identified { caller, call })
     }
 
     /// A token.
     ///
     /// # Errors
     ///
-    /// As [`TokenCache::get`]; `NotAllowed`.
+    /// As [`TokenCache::get`]; `NotAllowed`; `AuditDown`, here and below.
     pub async fn get_token(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
+        let mut event = call.event(Kind::TokenIssued, Rpc::GetToken);
+        let served = self.serve(call, request, &mut event).await;
+        let served = self.refused(&event, served)?;
+        if served.entry.is_none() {
+            event.kind = Kind::NotModified;
+        }
+        event.reason = Some(if served.hit { Reason::Hit } else { Reason::Miss });
+        self.audit.record(about(event, &served.current)).await?;
+        Ok(served)
+    }
+
+    async fn serve(&self, call: &Identified, request: TokenRequest, event: &mut AuditEvent) -> Result<Served> {
+        event.credential = Some(request.selector.credential.clone());
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
-        let request = self.admit(call, request)?;
+        let request = self.admit(call, request, event)?;
+        if let Some(rejected) = request.rejected {
+            // Queued before the token that takes its place, and so written no later.
+            let (kind, generation) = (Kind::Rejection, Some(rejected));
+            self.audit.note(AuditEvent { kind, generation, reason: Some(Reason::Report), ..event.clone() });
+        }
         self.cache.get(&request, call.call.deadline).await
     }
 
-    /// The changes of a token, the current one first.
+    /// The changes of a token, the current one first. Ends with the first that cannot be recorded.
     ///
     /// # Errors
     ///
     /// As [`TokenCache::watch`]; `NotAllowed`.
-    pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Change> + use<>> {
-        let request = self.admit(call, WatchRequest(self.complete(selector)))?;
-        self.cache.watch(&request)
+    pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Result<Change>> + use<>> {
+        let mut event = call.event(Kind::WatchOpened, Rpc::WatchTokens);
+        event.credential = Some(selector.credential.clone());
+        let watched = self.admit(call, WatchRequest(self.complete(selector)), &mut event).and_then(|request| {
+            self.cache.watch(&request).map(|changes| (changes, TokenKey::new(request.0.clone())))
+        });
+        let (changes, key) = self.refused(&event, watched)?;
+        event.key = Some(key);
+        // No token leaves with this answer; each that follows is waited for.
+        self.audit.note(event.clone());
+        let (audit, event) = (self.audit.clone(), AuditEvent { kind: Kind::TokenPushed, ..event });
+        Ok(changes.then(move |change| {
+            let (audit, event) = (audit.clone(), event.clone());
+            async move {
+                if let Change::Token(entry) = &change {
+                    audit.record(about(event, entry)).await?;
+                }
+                Ok(change)
+            }
+        }))
     }
 
     /// Waits until the caller may no longer be told of these tokens: its identity has expired or was revoked, or the
@@ -130,9 +192,24 @@ impl Pipeline {
     ///
     /// As [`TokenCache::reject`]; `NotAllowed`.
     pub async fn invalidate(&self, call: &Identified, rejection: Rejection) -> Result<Rejected> {
-        let rejection = Rejection { selector: self.complete(rejection.selector), ..rejection };
-        let rejection = self.admit(call, rejection)?;
-        call.within(self.cache.reject(&rejection)).await
+        let mut event = call.event(Kind::Rejection, Rpc::InvalidateToken);
+        event.credential = Some(rejection.selector.credential.clone());
+        event.http_status = rejection.http_status;
+        match rejection.rejected {
+            RejectedToken::Generation(generation) => event.generation = Some(generation),
+            RejectedToken::Fingerprint(fingerprint) => event.fingerprint = Some(fingerprint),
+        }
+        let rejected = async {
+            let rejection = Rejection { selector: self.complete(rejection.selector), ..rejection };
+            let rejection = self.admit(call, rejection, &mut event)?;
+            event.key = Some(TokenKey::new(rejection.selector.clone()));
+            call.within(self.cache.reject(&rejection)).await
+        };
+        let rejected = rejected.await;
+        let rejected = self.refused(&event, rejected)?;
+        event.reason = Some(if rejected.invalidated { Reason::Invalidated } else { Reason::Unchanged });
+        self.audit.record(event).await?;
+        Ok(rejected)
     }
 
     /// The credentials that the caller may see, in the order of their names: those after `after`, at most `limit`.
@@ -146,14 +223,19 @@ impl Pipeline {
         after: Option<&CredentialName>,
         limit: usize,
     ) -> Result<Vec<CredentialReport>> {
-        let names = self.catalog.iter().map(|credential| &credential.name);
-        let later = names.filter(|name| after.is_none_or(|after| *name > after));
-        let visible = later.filter_map(|name| self.visible(&call.caller, name));
-        let mut reports = Vec::new();
-        for request in visible.take(limit) {
-            reports.push(call.within(self.cache.summary(&request)).await?);
-        }
-        Ok(reports)
+        let mut event = call.event(Kind::AdminCall, Rpc::ListCredentials);
+        let listed = async {
+            let names = self.catalog.iter().map(|credential| &credential.name);
+            let later = names.filter(|name| after.is_none_or(|after| *name > after));
+            let visible = later.filter_map(|name| self.visible(&call.caller, name));
+            let mut reports = Vec::new();
+            for request in visible.take(limit) {
+                reports.push(call.within(self.cache.summary(&request)).await?);
+            }
+            Ok(reports)
+        };
+        let listed = listed.await;
+        self.recorded(event, listed).await
     }
 
     /// One credential, explained.
@@ -162,8 +244,14 @@ impl Pipeline {
     ///
     /// As [`TokenCache::describe`]; `NotAllowed`.
     pub async fn describe(&self, call: &Identified, name: CredentialName) -> Result<CredentialReport> {
-        let request = self.admit(call, CredentialRequest { name, action: Action::Inspect })?;
-        call.within(self.cache.describe(&request)).await
+        let mut event = call.event(Kind::AdminCall, Rpc::DescribeCredential);
+        event.credential = Some(name.clone());
+        let described = async {
+            let request = self.admit(call, CredentialRequest { name, action: Action::Inspect }, &mut event)?;
+            call.within(self.cache.describe(&request)).await
+        };
+        let described = described.await;
+        self.recorded(event, described).await
     }
 
     /// Replaces a token at an operator's order.
@@ -172,8 +260,19 @@ impl Pipeline {
     ///
     /// As [`TokenCache::refresh`]; `NotAllowed`.
     pub async fn refresh(&self, call: &Identified, selector: Selector) -> Result<TokenReport> {
-        let request = self.admit(call, RefreshRequest(self.complete(selector)))?;
-        call.within(self.cache.refresh(&request)).await
+        let mut event = call.event(Kind::AdminCall, Rpc::RefreshToken);
+        event.credential = Some(selector.credential.clone());
+        let refreshed = async {
+            let request = self.admit(call, RefreshRequest(self.complete(selector)), &mut event)?;
+            call.within(self.cache.refresh(&request)).await
+        };
+        let refreshed = refreshed.await;
+        if let Ok(report) = &refreshed {
+            event.key = Some(report.key.clone());
+            event.generation = Some(report.generation);
+            event.fingerprint = report.token.as_ref().map(|token| token.fingerprint);
+        }
+        self.recorded(event, refreshed).await
     }
 
     /// Invalidates the tokens of the credentials that `selects` picks and the caller may operate on. Returns their
@@ -188,18 +287,29 @@ impl Pipeline {
         selects: impl Fn(&CredentialName, &str) -> bool,
         dry_run: bool,
     ) -> Result<(Vec<CredentialName>, u64)> {
-        let selected = self.catalog.iter().filter(|c| selects(&c.name, c.provider.kind()));
-        let (mut names, mut tokens) = (Vec::new(), 0);
-        for name in selected.map(|credential| credential.name.clone()) {
-            let request = CredentialRequest { name: name.clone(), action: Action::Operate };
-            match self.admit(call, request) {
-                Ok(request) => tokens += call.within(self.cache.invalidate_all(&request, dry_run)).await?,
-                Err(error) if error.kind() == ErrorKind::NotAllowed => continue,
-                Err(error) => return Err(error),
+        let mut event = call.event(Kind::AdminCall, Rpc::InvalidateCredentials);
+        let invalidated = async {
+            let selected = self.catalog.iter().filter(|c| selects(&c.name, c.provider.kind()));
+            let (mut names, mut tokens) = (Vec::new(), 0);
+            for name in selected.map(|credential| credential.name.clone()) {
+                let request = CredentialRequest { name: name.clone(), action: Action::Operate };
+                let count = match authorize(&*self.policy, &call.caller, request) {
+                    Ok(request) => call.within(self.cache.invalidate_all(&request, dry_run)).await?,
+                    Err(error) if error.kind() == ErrorKind::NotAllowed => continue,
+                    Err(error) => return Err(error),
+                };
+                if !dry_run {
+                    let (credential, reason) = (Some(name.clone()), Some(Reason::Invalidated));
+                    self.audit.note(AuditEvent { credential, reason, count: Some(count), ..event.clone() });
+                }
+                tokens += count;
+                names.push(name);
             }
-            names.push(name);
-        }
-        Ok((names, tokens))
+            Ok((names, tokens))
+        };
+        let invalidated = invalidated.await;
+        event.count = invalidated.as_ref().ok().map(|(_, tokens)| *tokens);
+        self.recorded(event, invalidated).await
     }
 
     /// Lets a caller see what concerns the broker itself.
@@ -207,22 +317,88 @@ impl Pipeline {
     /// # Errors
     ///
     /// `NotAllowed`.
-    pub fn inspect_server(&self, call: &Identified) -> Result<Authorized<ServerRequest>> {
-        self.admit(call, ServerRequest)
+    pub async fn inspect_server(&self, call: &Identified) -> Result<Authorized<ServerRequest>> {
+        let mut event = call.event(Kind::AdminCall, Rpc::GetServerInfo);
+        let admitted = self.admit(call, ServerRequest, &mut event);
+        self.recorded(event, admitted).await
     }
 
     /// The replicas that share the store.
     ///
     /// # Errors
     ///
-    /// `StoreDown`, `NotAllowed`.
+    /// `StoreDown`; `NotAllowed`.
     pub async fn list_replicas(&self, call: &Identified) -> Result<Vec<Replica>> {
-        let request = self.admit(call, ServerRequest)?;
-        self.cache.replicas(&request).await
+        let mut event = call.event(Kind::AdminCall, Rpc::ListReplicas);
+        let listed = async {
+            let request = self.admit(call, ServerRequest, &mut event)?;
+            self.cache.replicas(&request).await
+        };
+        let listed = listed.await;
+        self.recorded(event, listed).await
     }
 
-    fn admit<T: Ask>(&self, call: &Identified, request: T) -> Result<Authorized<T>> {
-        authorize(&*self.policy, &call.caller, request)
+    /// What was recorded: events after the place `after`, at most `limit`, and where they were read.
+    ///
+    /// # Errors
+    ///
+    /// `StoreDown`; `NotAllowed`.
+    pub async fn list_audit(
+        &self,
+        call: &Identified,
+        after: u64,
+        filter: &AuditFilter,
+        limit: u32,
+    ) -> Result<(Source, Vec<AuditRow>)> {
+        let mut event = call.event(Kind::AdminCall, Rpc::ListAuditEvents);
+        let listed = async {
+            self.admit(call, AuditRequest, &mut event)?;
+            let rows = call.within(self.records.page(after, filter, limit)).await?;
+            Ok((self.records.source(), rows))
+        };
+        let listed = listed.await;
+        self.recorded(event, listed).await
+    }
+
+    /// What is recorded from now on, or from `filter.from`, and where it is read.
+    ///
+    /// # Errors
+    ///
+    /// `NotAllowed`; in the stream `StoreDown`, which ends it.
+    pub async fn tail_audit(
+        &self,
+        call: &Identified,
+        filter: AuditFilter,
+    ) -> Result<(Source, impl Stream<Item = Result<AuditRow>> + Send + use<>)> {
+        let mut event = call.event(Kind::AdminCall, Rpc::TailAuditEvents);
+        let admitted = self.admit(call, AuditRequest, &mut event);
+        self.recorded(event, admitted).await?;
+        Ok((self.records.source(), self.records.tail(filter)))
+    }
+
+    /// Records a call that was turned away before it came here: its request was invalid. Returns the error.
+    #[must_use]
+    pub fn turn_away(&self, call: &Identified, rpc: Rpc, error: Error) -> Error {
+        self.audit.refuse(refusal(call.event(Kind::CallRefused, rpc), &error));
+        error
+    }
+
+    /// Records a call of an operator before it is answered.
+    async fn recorded<T>(&self, event: AuditEvent, result: Result<T>) -> Result<T> {
+        let answer = self.refused(&event, result)?;
+        self.audit.record(event).await?;
+        Ok(answer)
+    }
+
+    /// Records a call that is answered with an error.
+    fn refused<T>(&self, event: &AuditEvent, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| self.audit.refuse(refusal(event.clone(), error)))
+    }
+
+    fn admit<T: Ask>(&self, call: &Identified, request: T, event: &mut AuditEvent) -> Result<Authorized<T>> {
+        let admitted = authorize(&*self.policy, &call.caller, request)?;
+        event.grant = Some(Arc::clone(admitted.grant()));
+        Ok(admitted)
     }
 
     fn visible(&self, caller: &Caller, name: &CredentialName) -> Option<Authorized<CredentialRequest>> {
@@ -238,4 +414,19 @@ impl Pipeline {
             None => selector,
         }
     }
+}
+
+/// An event about a token that is handed out.
+fn about(event: AuditEvent, entry: &Entry) -> AuditEvent {
+    AuditEvent {
+        key: Some(entry.key.clone()),
+        generation: Some(entry.token.generation),
+        fingerprint: Some(entry.token.fingerprint),
+        ..event
+    }
+}
+
+/// The same call, answered with an error.
+fn refusal(event: AuditEvent, error: &Error) -> AuditEvent {
+    AuditEvent { kind: Kind::CallRefused, error: Some(error.kind()), ..event }
 }

@@ -145,6 +145,16 @@ impl Ask for ServerRequest {
     }
 }
 
+/// A request to read the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditRequest;
+
+impl Ask for AuditRequest {
+    fn question(&self) -> Question<'_> {
+        Question { action: Action::Audit, credential: None, selector: None }
+    }
+}
+
 impl<'a> Question<'a> {
     fn about_token(action: Action, selector: &'a Selector) -> Self {
         Self { action, credential: Some(&selector.credential), selector: Some(selector) }

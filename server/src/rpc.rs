@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod admin_service;
+mod audit;
 pub mod convert;
 pub mod guard;
 pub mod http;
@@ -17,11 +18,12 @@ use std::{sync::Arc, time::Duration};
 
 use ::http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
 use tokio::time::Instant;
-use tonic::Request;
+use tonic::{Request, Status};
 
 use self::accept::Facts;
 use crate::{
-    pipeline::Call,
+    audit::{Rpc, TraceId},
+    pipeline::{Call, Identified, Pipeline},
     types::{Evidence, Peer, Secret},
 };
 
@@ -43,7 +45,13 @@ fn call_of(extensions: &Extensions, headers: &HeaderMap) -> Call {
     };
     let timeout = headers.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout - (timeout / 10).min(MAX_MARGIN)));
-    Call { evidence, deadline }
+    let trace = headers.get("traceparent").and_then(|value| TraceId::of_traceparent(value.to_str().ok()?));
+    Call { evidence, deadline, trace }
+}
+
+/// Who calls, before anything else is looked at.
+async fn identified<T>(pipeline: &Pipeline, request: &Request<T>, rpc: Rpc) -> Result<Identified, Status> {
+    pipeline.identify(call(request), rpc).await.map_err(|error| status::to_status(&error))
 }
 
 /// What is presented, unless it is presented twice: then nobody can tell which of them counts.

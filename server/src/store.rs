@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod api_key;
+mod audit;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod detached;
@@ -40,6 +41,7 @@ mod sqlite;
 mod token;
 
 pub use api_key::ApiKey;
+pub use audit::{AuditFilter, AuditRow};
 pub use detached::DetachedTokenStore;
 pub use endpoint::{
     Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
@@ -172,6 +174,17 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Notes when API keys were last used, unless a later use is noted.
     async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()>;
+    }
+
+    /// Keeps audit events, all or none. To repeat it is harmless: an event with a chain and a sequence that is known
+    /// already is left as it is.
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()>;
+
+    /// Audit events after the place `after` that are wanted, in the order of their places, at most `limit`.
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>>;
+
+    /// Deletes audit events from before this time. Returns how many.
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64>;
 
     /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
     fn is_shared(&self) -> bool {

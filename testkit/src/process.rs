@@ -82,12 +82,21 @@ impl ChildGuard {
         &mut self.child
     }
 
+    /// Sends SIGHUP. Does nothing if the child has ended.
+    pub fn hang_up(&mut self) {
+        self.signal("-HUP");
+    }
+
     /// Sends SIGTERM. Does nothing if the child has ended.
     pub fn terminate(&mut self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&mut self, signal: &str) {
         // An ended child that was not waited for keeps its id, and one that was is not signalled: no other process is hit.
         if matches!(self.child.try_wait(), Ok(None)) {
             let id = self.child.id().to_string();
-            let quiet = Command::new("kill").args(["-TERM", &id]).stderr(Stdio::null()).status();
+            let quiet = Command::new("kill").args([signal, &id]).stderr(Stdio::null()).status();
             if !quiet.is_ok_and(|status| status.success()) {
                 let _ = self.child.kill();
             }

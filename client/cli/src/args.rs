@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tokencache_client::{Rejection, Selector};
 
+mod audit;
 mod connection;
 mod exec;
 mod helper;
 mod proxy;
 
 pub(crate) use self::{
+    audit::{Audit, AuditCommand, AuditList, AuditTail, Wanted},
     connection::Connection,
     exec::Exec,
     helper::{Action, Docker, Git, Helper, Kind, Whose},
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Refresh(Refresh),
     /// List the replicas of the broker that share its store
     Replicas(Replicas),
+    /// Show what the broker has recorded: who got which token, who was refused, and why
+    Audit(Audit),
     /// Run a command with tokens in its environment, or in files that are kept fresh
     Exec(Exec),
     /// Listen for HTTP requests and send them on with a token

@@ -9,6 +9,7 @@ use crate::{
     output::Output,
 };
 
+mod audit;
 mod completions;
 mod describe;
 mod exec;
@@ -34,6 +35,7 @@ pub(crate) async fn run(arguments: &Arguments, output: &mut Output) -> Result<Ex
         Command::Explain(explain) => explain::run(&broker()?, explain, output).await?,
         Command::Refresh(refresh) => refresh::run(&broker()?, refresh, output).await?,
         Command::Replicas(replicas) => replicas::run(&broker()?, replicas, output).await?,
+        Command::Audit(audit) => audit::run(&broker()?, audit, output).await?,
         Command::Exec(exec) => return exec::run(&broker()?, exec).await,
         Command::Proxy(proxy) => proxy::run(&broker()?, proxy, output).await?,
         Command::CredentialHelper(helper) => return helper::run(broker, helper, output).await,

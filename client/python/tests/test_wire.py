@@ -95,7 +95,7 @@ def test_an_identity_may_change_between_calls(fake: Fake) -> None:
     assert [told["authorization"] for told in fake.metadata] == ["Bearer one", "Bearer two"]
 
 
-@pytest.mark.parametrize("reason", ["DRAINING", "STORE_DOWN"])
+@pytest.mark.parametrize("reason", ["DRAINING", "STORE_DOWN", "AUDIT_DOWN"])
 def test_another_replica_is_asked_once_after_the_pause_that_was_asked_for(fake: Fake, reason: str) -> None:
     fake.answer = _fails(grpc.StatusCode.UNAVAILABLE, reason, retry_after=0.01)
     other = Fake()

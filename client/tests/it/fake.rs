@@ -1,6 +1,6 @@
 //! A broker whose answer depends on the name of the credential.
 
-use std::{future::pending, path::Path, time::Duration};
+use std::{future::pending, path::Path, time::Duration, vec};
 
 use tokencache_proto::v1::{
     self,
@@ -119,7 +119,7 @@ impl TokenService for FakeBroker {
         }))
     }
 
-    type WatchTokensStream = Iter<std::vec::IntoIter<Result<v1::WatchTokensResponse, Status>>>;
+    type WatchTokensStream = Iter<vec::IntoIter<Result<v1::WatchTokensResponse, Status>>>;
 
     async fn watch_tokens(
         &self,
@@ -226,5 +226,46 @@ impl AdminService for FakeBroker {
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let info = v1::GetServerInfoResponse { replica: "r1".into(), dev: true, ..Default::default() };
         Ok(Response::new(info))
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
+        let first = request.into_inner().page_token.is_empty();
+        let events = vec![audit_event(if first { 7 } else { 8 })];
+        let next_page_token = if first { "more".into() } else { String::new() };
+        let source = v1::AuditSource::Store.into();
+        Ok(Response::new(v1::ListAuditEventsResponse { events, next_page_token, source }))
+    }
+
+    type TailAuditEventsStream = Iter<vec::IntoIter<Result<v1::TailAuditEventsResponse, Status>>>;
+
+    async fn tail_audit_events(
+        &self,
+        _: Request<v1::TailAuditEventsRequest>,
+    ) -> Result<Response<Self::TailAuditEventsStream>, Status> {
+        let response = |sequence| Ok(v1::TailAuditEventsResponse { event: Some(audit_event(sequence)), source: 2 });
+        Ok(Response::new(tokio_stream::iter(vec![response(7), response(8)])))
+    }
+}
+
+fn audit_event(sequence: u64) -> v1::AuditEvent {
+    v1::AuditEvent {
+        chain: "c".into(),
+        sequence,
+        time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+        replica: "r1".into(),
+        kind: v1::AuditKind::TokenIssued.into(),
+        rpc: "GetToken".into(),
+        subject: "uid:1000".into(),
+        peer: "unix".into(),
+        selector: Some(v1::TokenSelector { credential: "demo".into(), ..Default::default() }),
+        generation: 3,
+        fingerprint: "0123456789abcdef".into(),
+        outcome: "OK".into(),
+        reason: "hit".into(),
+        line: "{}".into(),
+        ..Default::default()
     }
 }

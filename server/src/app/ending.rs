@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::AppError;
 use crate::{
+    audit::Running,
     cache::pending::Pending,
     lifecycle::{Phase, Readiness, Shutdown},
     store::{SharedStore, spill::Spill},
@@ -40,6 +41,7 @@ pub(super) struct Drain {
     pub(super) pending: Arc<Pending>,
     pub(super) spill: Spill,
     pub(super) replica: ReplicaId,
+    pub(super) audit: Running,
     pub(super) store: SharedStore,
     pub(super) timeout: Duration,
 }
@@ -73,6 +75,8 @@ impl Drain {
         let left = self.flights.len().max(self.pending.len());
         // Time for a farewell: the other replicas need not wait for this one's lease to lapse.
         let _ = timeout(FAREWELL, workers.stop(shutdown.quick.clone())).await;
+        // After all that can have an event, and before the store, which may be one of its sinks.
+        self.audit.stop(FAREWELL).await;
         self.store.close().await;
         if left > 0 {
             return Err(AppError::Unfinished(left));

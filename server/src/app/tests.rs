@@ -60,8 +60,8 @@ fn credential() -> Credential {
 async fn app() -> App {
     let any_port = "\"127.0.0.1:0\"";
     let text = format!(
-        "[server]\nlisten = {any_port}\nadmin_listen = {any_port}\nmetrics_listen = {any_port}\ninsecure_allow_any_caller = true\n\
-         [store]\nurl = \"memory:\"\n"
+        "[server]\nlisten = {any_port}\nadmin_listen = {any_port}\nmetrics_listen = {any_port}\n\
+         insecure_allow_any_caller = true\n[store]\nurl = \"memory:\"\n[audit]\nsinks = [\"memory\"]\n"
     );
     let registry = ProviderRegistry::builtin();
     let config = Config::parse("test.toml", &text, ".", &registry).expect("a valid configuration");
@@ -130,13 +130,15 @@ async fn whatever_call_its_deadline_ends_says_so_as_the_contract_says() {
         policy: Arc::new(AllowAll),
         catalog,
         cache: Arc::clone(&app.cache),
+        audit: app.audit(),
+        records: app.audit().in_memory_reader(),
     };
     let pipeline = Arc::new(pipeline);
     let draining = CancellationToken::new();
-    let tokens = Tokens { pipeline: Arc::clone(&pipeline), clock: clock.clone(), draining };
+    let tokens = Tokens { pipeline: Arc::clone(&pipeline), clock: clock.clone(), draining: draining.clone() };
     let started_at = Timestamp::from_millis(0);
     let facts = ServerFacts { replica: ReplicaId::new("r"), started_at, store: "memory", providers: vec![], dev: true };
-    let admin = Admin { pipeline, clock, facts };
+    let admin = Admin { pipeline, clock, facts, draining };
 
     let request = with_timeout(GetTokenRequest { credential: "c".into(), ..Default::default() });
     assert_ended_by_its_deadline(&tokens.get_token(request).await.expect_err("the upstream takes longer"));

@@ -70,7 +70,7 @@ impl Watcher {
     }
 
     async fn current(&self) -> Change {
-        match self.cache.current(&self.credential, &self.key, Need::default(), None).await {
+        match self.cache.current(&self.credential, &self.key, Need::default()).await {
             Ok(entry) => Change::Token(entry),
             Err(error) => Change::Unavailable(error),
         }

@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, Limits, ServerConfig, StoreConfig, credential,
+    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, Limits, ServerConfig, StoreConfig, audit, credential,
     endpoint::Endpoints,
     grant,
     reader::{Problems, Section},
@@ -87,6 +87,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let section = |key| root.section(key).unwrap_or_else(|| Section::absent(problems, key, 0));
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
     let (authn, limits) = (section("authn"), section("limits"));
+    let audit_log = section("audit");
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -102,9 +103,10 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
         limits: Limits::read(&limits),
         store: StoreConfig::read(&store),
         cache: CacheConfig::read(&cache),
+        audit: audit::read(&audit_log),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, authn, limits, store, cache, defaults].into_iter().for_each(Section::finish);
+    [root, server, authn, limits, store, cache, audit_log, defaults].into_iter().for_each(Section::finish);
     config
 }

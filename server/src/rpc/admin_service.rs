@@ -1,15 +1,18 @@
 //! `AdminService`: what operators call. No answer carries a secret or a token.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use futures::{Stream, StreamExt as _};
 use prost_types::Duration as ProtoDuration;
 use tokencache_proto::v1::{
     self, CredentialState, EndpointState, admin_service_server::AdminService, invalidate_credentials_request::Target,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{call, convert, status};
+use super::{audit, convert, identified, status};
 use crate::{
+    audit::Rpc,
     cache::{
         history::AttemptRecord,
         inspect::{CredentialReport, EndpointReport, GrantReport, State, TokenReport},
@@ -49,6 +52,8 @@ pub struct Admin {
     pub clock: SharedClock,
     /// What the replica is.
     pub facts: ServerFacts,
+    /// Told when the replica drains: whoever follows its audit log then looks for another one.
+    pub draining: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -57,11 +62,11 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListCredentialsRequest>,
     ) -> Result<Response<v1::ListCredentialsResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
+        let call = identified(&self.pipeline, &request, Rpc::ListCredentials).await?;
         let listed = async {
             let v1::ListCredentialsRequest { page_size, page_token } = request.into_inner();
-            let after = page_start(&page_token)?;
-            let size = if page_size == 0 { DEFAULT_PAGE } else { page_size.min(MAX_PAGE) } as usize;
+            let after = self.checked(&call, Rpc::ListCredentials, page_start(&page_token))?;
+            let size = size_of_page(page_size) as usize;
             // One more than asked for tells whether there is a next page.
             let mut reports = self.pipeline.list(&call, after.as_ref(), size + 1).await?;
             let more = reports.len() > size;
@@ -76,9 +81,10 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::DescribeCredentialRequest>,
     ) -> Result<Response<v1::DescribeCredentialResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
+        let call = identified(&self.pipeline, &request, Rpc::DescribeCredential).await?;
         let described = async {
-            let report = self.pipeline.describe(&call, convert::name(&request.into_inner().name)?).await?;
+            let name = self.checked(&call, Rpc::DescribeCredential, convert::name(&request.into_inner().name))?;
+            let report = self.pipeline.describe(&call, name).await?;
             let now = self.clock.now();
             Ok(v1::DescribeCredentialResponse {
                 credential: Some(summary(&report)),
@@ -95,10 +101,11 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::RefreshTokenRequest>,
     ) -> Result<Response<v1::RefreshTokenResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
+        let call = identified(&self.pipeline, &request, Rpc::RefreshToken).await?;
         let refreshed = async {
             let v1::RefreshTokenRequest { credential, scopes, audience, resources } = request.into_inner();
-            let selector = convert::selector(v1::TokenSelector { credential, scopes, audience, resources })?;
+            let selector = convert::selector(v1::TokenSelector { credential, scopes, audience, resources });
+            let selector = self.checked(&call, Rpc::RefreshToken, selector)?;
             let report = self.pipeline.refresh(&call, selector).await?;
             Ok(v1::RefreshTokenResponse { token: Some(token_status(&report, self.clock.now())) })
         };
@@ -109,10 +116,10 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::InvalidateCredentialsRequest>,
     ) -> Result<Response<v1::InvalidateCredentialsResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
+        let call = identified(&self.pipeline, &request, Rpc::InvalidateCredentials).await?;
         let invalidated = async {
             let v1::InvalidateCredentialsRequest { target, dry_run } = request.into_inner();
-            let target = check_target(target)?;
+            let target = self.checked(&call, Rpc::InvalidateCredentials, check_target(target))?;
             let selects = |name: &CredentialName, kind: &str| match &target {
                 Target::Pattern(pattern) => matches(pattern, name.as_str()),
                 Target::Provider(provider) => provider == kind,
@@ -128,7 +135,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListReplicasRequest>,
     ) -> Result<Response<v1::ListReplicasResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
+        let call = identified(&self.pipeline, &request, Rpc::ListReplicas).await?;
         let listed = self.pipeline.list_replicas(&call).await;
         let replica = |replica: Replica| v1::Replica {
             answering: replica.id == self.facts.replica,
@@ -146,24 +153,91 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let call = identified(&self.pipeline, &request).await?;
-        let told = self.pipeline.inspect_server(&call).map(|_| v1::GetServerInfoResponse {
-            replica: self.facts.replica.to_string(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            started_at: Some(convert::timestamp(self.facts.started_at)),
-            store: self.facts.store.into(),
-            providers: self.facts.providers.clone(),
-            credential_count: u32::try_from(self.pipeline.catalog.len()).unwrap_or(u32::MAX),
-            cached_token_count: self.pipeline.cache.len(),
-            dev: self.facts.dev,
-        });
-        answer(told)
+        let call = identified(&self.pipeline, &request, Rpc::GetServerInfo).await?;
+        let told = async {
+            self.pipeline.inspect_server(&call).await?;
+            Ok(v1::GetServerInfoResponse {
+                replica: self.facts.replica.to_string(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                started_at: Some(convert::timestamp(self.facts.started_at)),
+                store: self.facts.store.into(),
+                providers: self.facts.providers.clone(),
+                credential_count: u32::try_from(self.pipeline.catalog.len()).unwrap_or(u32::MAX),
+                cached_token_count: self.pipeline.cache.len(),
+                dev: self.facts.dev,
+            })
+        };
+        answer(told.await)
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<v1::ListAuditEventsRequest>,
+    ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
+        let call = identified(&self.pipeline, &request, Rpc::ListAuditEvents).await?;
+        let listed = async {
+            let v1::ListAuditEventsRequest { filter, page_size, page_token } = request.into_inner();
+            let filter = audit::filter(filter, Timestamp::MIN);
+            let filter = self.checked(&call, Rpc::ListAuditEvents, filter)?;
+            let after = self.checked(&call, Rpc::ListAuditEvents, audit_page_start(&page_token))?;
+            let size = size_of_page(page_size);
+            let (source, mut rows) = self.pipeline.list_audit(&call, after, &filter, size + 1).await?;
+            let more = rows.len() > size as usize;
+            rows.truncate(size as usize);
+            let next_page_token = rows.last().filter(|_| more).map(|last| last.id.to_string()).unwrap_or_default();
+            let events = rows.into_iter().map(audit::event).collect();
+            Ok(v1::ListAuditEventsResponse { events, next_page_token, source: audit::source(source) })
+        };
+        answer(listed.await)
+    }
+
+    type TailAuditEventsStream = AuditEvents;
+
+    async fn tail_audit_events(
+        &self,
+        request: Request<v1::TailAuditEventsRequest>,
+    ) -> Result<Response<AuditEvents>, Status> {
+        let call = identified(&self.pipeline, &request, Rpc::TailAuditEvents).await?;
+        let followed = async {
+            let filter = audit::filter(request.into_inner().filter, self.clock.now());
+            let filter = self.checked(&call, Rpc::TailAuditEvents, filter)?;
+            let (source, rows) = self.pipeline.tail_audit(&call, filter).await?;
+            let source = audit::source(source);
+            let response = move |row: ServiceResult<_>| match row {
+                Ok(row) => Ok(v1::TailAuditEventsResponse { event: Some(audit::event(row)), source }),
+                Err(error) => Err(status::to_status(&error)),
+            };
+            // A stream that does not end must not keep the replica from ending.
+            Ok(rows.map(response).take_until(self.draining.clone().cancelled_owned()).boxed())
+        };
+        answer(followed.await)
     }
 }
 
-/// Who calls, before anything else is looked at.
-async fn identified<T>(pipeline: &Pipeline, request: &Request<T>) -> Result<Identified, Status> {
-    pipeline.identify(call(request)).await.map_err(|error| status::to_status(&error))
+type AuditEvents = Pin<Box<dyn Stream<Item = Result<v1::TailAuditEventsResponse, Status>> + Send>>;
+
+impl Admin {
+    /// Records the call if its request is invalid.
+    fn checked<T>(&self, call: &Identified, rpc: Rpc, read: ServiceResult<T>) -> ServiceResult<T> {
+        read.map_err(|error| self.pipeline.turn_away(call, rpc, error))
+    }
+}
+
+fn size_of_page(asked: u32) -> u32 {
+    if asked == 0 { DEFAULT_PAGE } else { asked.min(MAX_PAGE) }
+}
+
+/// A page token is the place of the last event of the page before.
+fn audit_page_start(page_token: &str) -> ServiceResult<u64> {
+    if page_token.is_empty() {
+        return Ok(0);
+    }
+    let mut check = convert::Check::default();
+    let place = page_token.parse().ok();
+    if place.is_none() {
+        check.add("page_token", "not a next_page_token that was returned before");
+    }
+    check.finish(place.unwrap_or(0))
 }
 
 fn answer<T>(result: ServiceResult<T>) -> Result<Response<T>, Status> {

@@ -213,6 +213,13 @@ pub fn selector_message(selector: &Selector) -> v1::TokenSelector {
     }
 }
 
+/// The time that a message tells, to the millisecond. `None` if it is not valid as its type demands.
+#[must_use]
+pub fn time(message: &ProtoTimestamp) -> Option<Timestamp> {
+    let nanos = i64::from(u32::try_from(message.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?);
+    Some(Timestamp::from_millis(message.seconds.checked_mul(1000)?.checked_add(nanos / 1_000_000)?))
+}
+
 /// A time.
 #[must_use]
 pub fn timestamp(time: Timestamp) -> ProtoTimestamp {

@@ -13,7 +13,7 @@ use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
 use super::{call_of, status};
-use crate::pipeline::Pipeline;
+use crate::{audit::Rpc, pipeline::Pipeline};
 
 /// A service for authenticated callers alone.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ where
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
-            match pipeline.identify(call).await {
+            match pipeline.identify(call, Rpc::ServerReflectionInfo).await {
                 Ok(_) => ready.call(request).await,
                 Err(error) => Ok(status::to_status(&error).into_http()),
             }

@@ -20,9 +20,11 @@ const fn code(kind: ErrorKind) -> Code {
         ErrorKind::NoSuchCredential => Code::NotFound,
         ErrorKind::NeedsReauth | ErrorKind::Misconfigured | ErrorKind::KeyMissing => Code::FailedPrecondition,
         ErrorKind::TooManyInvalidations | ErrorKind::TooManyRequests | ErrorKind::Overloaded => Code::ResourceExhausted,
-        ErrorKind::UpstreamDown | ErrorKind::UpstreamThrottled | ErrorKind::StoreDown | ErrorKind::Draining => {
-            Code::Unavailable
-        }
+        ErrorKind::UpstreamDown
+        | ErrorKind::UpstreamThrottled
+        | ErrorKind::StoreDown
+        | ErrorKind::AuditDown
+        | ErrorKind::Draining => Code::Unavailable,
         ErrorKind::UpstreamSlow => Code::DeadlineExceeded,
         ErrorKind::Bug => Code::Internal,
     }

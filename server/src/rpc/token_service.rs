@@ -9,8 +9,9 @@ use tokencache_proto::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{call, convert, status};
+use super::{convert, identified, status};
 use crate::{
+    audit::Rpc,
     cache::{Served, hub::Change},
     error::{Error, ErrorKind},
     pipeline::{Identified, Pipeline},
@@ -37,9 +38,13 @@ type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>
 #[tonic::async_trait]
 impl TokenService for Tokens {
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
-        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
-        let served = async { self.pipeline.get_token(&call, convert::token_request(request.into_inner())?).await };
-        let Served { entry, verified } = served.await.map_err(|error| status::to_status(&error))?;
+        let call = identified(&self.pipeline, &request, Rpc::GetToken).await?;
+        let served = async {
+            let request = convert::token_request(request.into_inner());
+            let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
+            self.pipeline.get_token(&call, request).await
+        };
+        let Served { entry, verified, .. } = served.await.map_err(|error| status::to_status(&error))?;
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
             not_modified: entry.is_none(),
@@ -52,22 +57,28 @@ impl TokenService for Tokens {
     type WatchTokensStream = Changes;
 
     async fn watch_tokens(&self, request: Request<v1::WatchTokensRequest>) -> Result<Response<Changes>, Status> {
-        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
+        let call = identified(&self.pipeline, &request, Rpc::WatchTokens).await?;
         let selectors = request.into_inner().selectors;
         if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
             let mut check = convert::Check::default();
             check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
-            check.finish(()).map_err(|error| status::to_status(&error))?;
+            let turn_away = |error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error);
+            check.finish(()).map_err(|error| status::to_status(&turn_away(error)))?;
         }
         let (mut watches, mut watched) = (stream::SelectAll::new(), Vec::with_capacity(selectors.len()));
         for message in selectors {
-            let mut changes = || {
-                let selector = convert::selector(message.clone())?;
+            let selector = convert::selector(message.clone());
+            let selector = selector.map_err(|error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error));
+            let changes = selector.and_then(|selector| {
                 watched.push(selector.clone());
                 self.pipeline.watch(&call, selector)
+            });
+            let changes = changes.map_err(|error| status::to_status(&error))?;
+            let response = move |change: Result<Change, Error>| match change {
+                Ok(change) => Ok(response(message.clone(), change)),
+                Err(error) => Err(status::to_status(&error)),
             };
-            let changes = changes().map_err(|error| status::to_status(&error))?;
-            watches.push(changes.map(move |change| Ok(response(message.clone(), change))).boxed());
+            watches.push(changes.map(response).boxed());
         }
         let end = end_of_watch(Arc::clone(&self.pipeline), call, watched, self.draining.clone()).shared();
         let farewell = stream::once(end.clone()).map(|error| Err(status::to_status(&error)));
@@ -78,8 +89,12 @@ impl TokenService for Tokens {
         &self,
         request: Request<v1::InvalidateTokenRequest>,
     ) -> Result<Response<v1::InvalidateTokenResponse>, Status> {
-        let call = self.pipeline.identify(call(&request)).await.map_err(|error| status::to_status(&error))?;
-        let rejected = async { self.pipeline.invalidate(&call, convert::rejection(request.into_inner())?).await };
+        let call = identified(&self.pipeline, &request, Rpc::InvalidateToken).await?;
+        let rejected = async {
+            let rejection = convert::rejection(request.into_inner());
+            let rejection = rejection.map_err(|error| self.pipeline.turn_away(&call, Rpc::InvalidateToken, error))?;
+            self.pipeline.invalidate(&call, rejection).await
+        };
         let rejected = rejected.await.map_err(|error| status::to_status(&error))?;
         Ok(Response::new(v1::InvalidateTokenResponse {
             invalidated: rejected.invalidated,

@@ -3,6 +3,7 @@
 //! Each property gets an empty store of its own and panics where the store breaks it. Nothing here depends on how fast
 //! the store is; a store whose clock stands still fails the tests that wait for something to lapse.
 
+mod audit;
 mod endpoints;
 mod events;
 mod fleet;
@@ -132,6 +133,12 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             what_changes_nothing_appends_no_event,
             events_are_paged,
             old_events_are_pruned;
+        audit:
+            audit_events_reload_equal_in_their_order,
+            an_audit_event_is_kept_once,
+            audit_events_are_found_by_what_they_are,
+            audit_events_are_paged,
+            old_audit_events_are_pruned;
         fleet:
             a_replica_is_seen_with_what_it_has_applied,
             what_a_replica_has_applied_is_told_apart_from_its_lease,

@@ -11,9 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
-    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
-    Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -194,6 +192,18 @@ impl TokenStore for DetachedTokenStore {
 
     async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()> {
         self.run(|store| async move { store.note_api_key_use(used).await }).await
+    }
+
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()> {
+        self.run(move |store| async move { store.append_audit(rows).await }).await
+    }
+
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>> {
+        self.run(move |store| async move { store.audit_events(after, filter, limit).await }).await
+    }
+
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
+        self.run(move |store| async move { store.prune_audit(older_than).await }).await
     }
 
     fn is_shared(&self) -> bool {

@@ -10,9 +10,7 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
-    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
-    Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -150,6 +148,9 @@ with_faults! {
     fn lose_grant(loss: GrantLoss) -> bool;
     fn events(after: u64, limit: u32) -> Vec<Event>;
     fn prune(older_than: Timestamp) -> u64;
+    fn append_audit(rows: Vec<AuditRow>) -> ();
+    fn audit_events(after: u64, filter: AuditFilter, limit: u32) -> Vec<AuditRow>;
+    fn prune_audit(older_than: Timestamp) -> u64;
     fn heartbeat(beat: Heartbeat) -> ();
     fn applied(replica: ReplicaId, applied: Applied) -> bool;
     fn replicas() -> Vec<Replica>;

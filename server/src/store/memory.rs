@@ -11,9 +11,7 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind,
-    FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease,
-    LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},
@@ -22,6 +20,7 @@ use crate::{
     types::{CredentialName, Fingerprint, Generation, KeyHash, Origin, ReplicaId, TokenKey},
 };
 
+mod audit;
 mod endpoints;
 mod grants;
 
@@ -47,6 +46,7 @@ struct State {
     last_rejections: HashMap<KeyHash, u64>,
     events: BTreeMap<u64, Event>,
     last_event: u64,
+    audit: audit::AuditTable,
 }
 
 #[derive(Debug)]
@@ -239,6 +239,19 @@ impl TokenStore for MemoryTokenStore {
         let is_used = |failures: &Failures| failures.at >= older_than;
         state.tokens.retain(|_, row| row.token.is_some() || row.failures.as_ref().is_none_or(is_used));
         Ok((before - state.events.len() - state.tokens.len()) as u64)
+    }
+
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()> {
+        self.state()?.audit.append(rows);
+        Ok(())
+    }
+
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>> {
+        Ok(self.state()?.audit.page(after, &filter, limit as usize))
+    }
+
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
+        Ok(self.state()?.audit.prune(older_than))
     }
 
     fn is_shared(&self) -> bool {

@@ -29,9 +29,7 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Admission, ApiKey, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt,
-    Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
-    Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
     sql::{
         self,
         rows::{HolderColumns, json, lease_millis, signed},
@@ -45,6 +43,7 @@ use crate::{
 };
 
 mod api_keys;
+mod audit;
 mod config;
 mod endpoints;
 mod error;
@@ -372,6 +371,26 @@ impl TokenStore for PgTokenStore {
             }
         }
         Ok(pruned)
+    }
+
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()> {
+        retried("append_audit", || self.try_append_audit(&rows)).await
+    }
+
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>> {
+        retried("audit_events", || self.try_audit_events(after, &filter, limit)).await
+    }
+
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
+        let before = older_than.as_millis();
+        let mut pruned = 0;
+        loop {
+            let deleted = retried("prune_audit", || self.try_prune_audit(before)).await?;
+            pruned += deleted;
+            if deleted < PRUNE_BATCH.unsigned_abs() {
+                return Ok(pruned);
+            }
+        }
     }
 
     fn is_shared(&self) -> bool {

@@ -113,3 +113,12 @@ pub(super) const LOSE_GRANT: &str = "\
     WHERE credential = $1 AND version = $2";
 
 pub(super) const RELEASE: &str = "DELETE FROM leases WHERE scope = $1 AND owner = $2";
+
+/// An empty text matches all.
+pub(super) const AUDIT_EVENTS: &str = "\
+    SELECT id, chain, sequence, at, kind, subject, credential, line FROM audit_events \
+    WHERE id > $1 AND at >= $2 AND at < $3 AND ($4 = '' OR subject = $4) AND ($5 = '' OR credential = $5) \
+        AND ($6 = '' OR kind = $6) ORDER BY id LIMIT $7";
+
+pub(super) const PRUNE_AUDIT: &str = "\
+    DELETE FROM audit_events WHERE id IN (SELECT id FROM audit_events WHERE at < $1 ORDER BY at LIMIT $2)";

@@ -17,9 +17,7 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Admission, ApiKey, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
-    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected,
-    RotationIntent, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, RotationIntent, TokenRow, TokenStore, Turned,
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
@@ -33,6 +31,7 @@ use crate::{
 };
 
 mod api_keys;
+mod audit;
 mod config;
 mod endpoints;
 mod error;
@@ -317,6 +316,26 @@ impl TokenStore for SqliteTokenStore {
             retried("note_api_key_use", note).await?;
         }
         Ok(())
+    }
+
+    async fn append_audit(&self, rows: Vec<AuditRow>) -> Result<()> {
+        retried("append_audit", || self.try_append_audit(&rows)).await
+    }
+
+    async fn audit_events(&self, after: u64, filter: AuditFilter, limit: u32) -> Result<Vec<AuditRow>> {
+        retried("audit_events", || self.try_audit_events(after, &filter, limit)).await
+    }
+
+    async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
+        let before = older_than.as_millis();
+        let mut pruned = 0;
+        loop {
+            let deleted = retried("prune_audit", || self.try_prune_audit(before)).await?;
+            pruned += deleted;
+            if deleted < PRUNE_BATCH.unsigned_abs() {
+                return Ok(pruned);
+            }
+        }
     }
 
     async fn ping(&self) -> Result<()> {

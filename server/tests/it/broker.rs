@@ -81,6 +81,8 @@ pub(crate) enum Over {
 pub(crate) struct Stage {
     directory: TempDir,
     store: String,
+    /// Where audit events go, as in the configuration.
+    sinks: String,
     pub(crate) upstream: Upstream,
     pub(crate) clock: Arc<ShiftedClock>,
 }
@@ -112,7 +114,12 @@ impl Stage {
         write(&directory, "client.secret", CLIENT_SECRET);
         let clock = Arc::new(ShiftedClock::default());
         let upstream = Upstream::start(shared(&clock)).await;
-        Self { directory, store, upstream, clock }
+        Self { directory, store, sinks: "[\"memory\"]".into(), upstream, clock }
+    }
+
+    /// Has the brokers record to these sinks.
+    pub(crate) fn with_sinks(self, sinks: &str) -> Self {
+        Self { sinks: sinks.into(), ..self }
     }
 
     /// A file beside the configuration.
@@ -156,8 +163,8 @@ impl Stage {
     pub(crate) fn text_with(&self, server: &str, tables: &str) -> String {
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n{server}[store]\n{}{tables}",
-            self.store
+             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n{server}[audit]\nsinks = {}\n[store]\n{}{tables}",
+            self.sinks, self.store
         )
     }
 

@@ -43,6 +43,10 @@ async fn nothing_is_told_over(store: &str, password: &str) {
         drive::everything(&daemon, &upstreams, &mut told).await;
         let outcome = daemon.stop().await;
         assert_eq!(outcome.code(), Some(0), "it survives everything");
+        // The audit log, which goes there if nothing else is said.
+        for kind in ["token_issued", "token_pushed", "rejection", "refresh", "admin_call", "call_refused", "stopped"] {
+            assert!(outcome.stdout.contains(&format!("\"kind\":\"{kind}\"")), "there is no {kind}");
+        }
         told.add("standard output", outcome.stdout);
         for trace in TRACES {
             assert!(outcome.stderr.contains(trace), "the log has no {trace}");

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod api;
+mod audit;
 mod bad_answers;
 mod bad_requests;
 mod broker;

@@ -83,7 +83,7 @@ async fn no_secret_is_written_down(over: Over) {
     const FIXED: &str = "a-f1xed-s3cr3t";
     let log = Log::default();
     let listening = log.listen();
-    let stage = Stage::new(over).await;
+    let stage = Stage::new(over).await.with_sinks("[{ file = \"audit.jsonl\" }, \"store\"]");
     std::fs::write(stage.path("api.token"), FIXED).expect("a file");
     let credentials = [
         stage.credential("ci", ""),
@@ -100,11 +100,13 @@ async fn no_secret_is_written_down(over: Over) {
     let mut secrets = stage.upstream.secrets();
     assert!(secrets.len() >= 8, "only {} tokens were issued", secrets.len());
     secrets.extend([CLIENT_SECRET, CANARY, FIXED].map(str::to_owned));
+    let audit = std::fs::read_to_string(stage.path("audit.jsonl")).expect("the audit log");
+    assert!(audit.lines().count() > 20 && audit.contains("token_issued"), "{audit}");
     let log = log.text();
     let targets = ["tokencache_server", "tonic", "hyper_util", "h2"];
     assert!(targets.iter().all(|target| log.contains(target)), "the log is not complete: {} bytes", log.len());
     let errors = format!("{errors:?}");
-    let lines = log.lines().chain(metrics.lines()).chain([errors.as_str()]);
+    let lines = log.lines().chain(metrics.lines()).chain(audit.lines()).chain([errors.as_str()]);
     let telltale: BTreeSet<_> =
         lines.filter(|line| secrets.iter().any(|secret| line.contains(secret.as_str()))).collect();
     assert!(telltale.is_empty(), "{} lines with secrets, such as {:?}", telltale.len(), telltale.first());

@@ -234,3 +234,20 @@ async fn completions_need_no_broker() {
         assert!(stdout(&output).contains("replicas"), "{shell}");
     }
 }
+
+#[tokio::test]
+async fn audit_list_shows_all_pages_and_audit_tail_what_comes() {
+    for (arguments, code) in [(["audit", "list"], 0), (["audit", "tail"], 4)] {
+        let (_, output) = run(&arguments).await;
+        assert_eq!(output.status.code(), Some(code), "a broker that ends the stream is shutting down: {output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("2027-01-15T08:00:00Z r1 token_issued OK subject=uid:1000 peer=unix"), "{text}");
+        assert!(lines[0].contains("credential=demo") && lines[0].contains("fingerprint=0123456789abcdef"), "{text}");
+    }
+    let (_, output) = run(&["audit", "list", "--limit", "1", "-o", "json"]).await;
+    assert_eq!(stdout(&output), "{}\n");
+    let (_, output) = run(&["audit", "list", "--kind", "nonsense"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

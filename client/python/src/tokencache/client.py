@@ -268,4 +268,4 @@ def _helps_elsewhere(error: TokencacheError) -> bool:
     """Whether another replica may do better: this one is gone, drains or has lost its store."""
     if isinstance(error, UnreachableError):
         return True
-    return isinstance(error, UnavailableError) and error.reason in ("STORE_DOWN", "DRAINING")
+    return isinstance(error, UnavailableError) and error.reason in ("STORE_DOWN", "AUDIT_DOWN", "DRAINING")

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use self::lease::Claimed;
 use super::grant::{self, After, GrantFlight, Spent};
 use crate::{
+    audit::{AuditEvent, Kind, Reason},
     bug::{self, Bug},
     cache::{
         Parts,
@@ -157,7 +158,7 @@ impl Attempt {
         let base = Base::of(row);
         let started = Instant::now();
         let result = self.mint_and_commit(&base).await;
-        self.record(started, result.as_ref().err());
+        self.record(started, &result);
         match result {
             Ok(entry) => Ok(entry),
             Err(error) => Err(self.fail(&base, error).await),
@@ -362,7 +363,8 @@ impl Attempt {
         }
     }
 
-    fn record(&self, started: Instant, error: Option<&Error>) {
+    fn record(&self, started: Instant, result: &Result<Arc<Entry>>) {
+        let error = result.as_ref().err();
         let record = AttemptRecord {
             at: self.parts.clock.now(),
             duration: started.elapsed(),
@@ -371,5 +373,19 @@ impl Attempt {
         };
         self.parts.metrics.attempt(self.credential.provider.kind(), error.map(Error::kind), record.duration);
         self.parts.history.add(self.want.key.hash(), record);
+        let token = result.as_ref().ok().map(|entry| &entry.token);
+        self.parts.audit.note(AuditEvent {
+            key: Some(self.want.key.clone()),
+            generation: token.map(|token| token.generation),
+            fingerprint: token.map(|token| token.fingerprint),
+            error: error.map(Error::kind),
+            reason: Some(match self.want.why {
+                Why::Miss => Reason::Miss,
+                Why::Ahead => Reason::RefreshAhead,
+                Why::Rejection => Reason::Report,
+                Why::Operator => Reason::Operator,
+            }),
+            ..AuditEvent::new(Kind::Refresh)
+        });
     }
 }

@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    audit::AuditLog,
     cache::{
         Parts, Served, TokenCache,
         fleet::Fleet,
@@ -319,6 +320,7 @@ impl World {
             turns: Turns::default(),
             budgets: Budgets::default(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
+            audit: AuditLog::in_memory(clock.clone(), ReplicaId::new(replica)),
             clock: clock.clone(),
             rng: SharedRng::from_seed(plan.seed),
             replica: ReplicaId::new(replica),

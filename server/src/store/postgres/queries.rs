@@ -164,3 +164,11 @@ pub(super) const PRUNE_REPLICAS: &str = "DELETE FROM replicas WHERE id IN (SELEC
 pub(super) const EVENT_HORIZON: &str = "\
     SELECT coalesce((SELECT min(id) - 1 FROM events WHERE at >= clock_timestamp() - $1 * interval '1 millisecond'), \
         (SELECT max(id) FROM events), 0)";
+
+/// Many events in one statement; one that is there already is left as it is.
+pub(super) const APPEND_AUDIT: &str = "\
+    INSERT INTO audit_events (chain, sequence, at, kind, subject, credential, line) \
+    SELECT chain, sequence, at, kind, subject, credential, line FROM unnest( \
+        $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[]) \
+        WITH ORDINALITY AS new (chain, sequence, at, kind, subject, credential, line, place) ORDER BY place \
+    ON CONFLICT (chain, sequence) DO NOTHING";

@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use crate::{
     error::ErrorKind,
-    store::{Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, StrayCall, TokenRow},
+    store::{
+        AuditRow, Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, StrayCall, TokenRow,
+    },
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
 };
@@ -270,6 +272,36 @@ impl TryFrom<EventColumns> for Event {
             generation: Generation::new(unsigned(row.generation, "generation")?),
             min_generation: Generation::new(unsigned(row.min_generation, "min_generation")?),
             at: Timestamp::from_millis(row.at),
+        })
+    }
+}
+
+/// A row of `audit_events`.
+#[derive(FromRow)]
+pub(in crate::store) struct AuditColumns {
+    id: i64,
+    chain: String,
+    sequence: i64,
+    at: i64,
+    kind: String,
+    subject: String,
+    credential: String,
+    line: String,
+}
+
+impl TryFrom<AuditColumns> for AuditRow {
+    type Error = BadRow;
+
+    fn try_from(row: AuditColumns) -> Result<Self, BadRow> {
+        Ok(Self {
+            id: unsigned(row.id, "id")?,
+            chain: row.chain,
+            sequence: unsigned(row.sequence, "sequence")?,
+            at: Timestamp::from_millis(row.at),
+            kind: row.kind,
+            subject: row.subject,
+            credential: row.credential,
+            line: row.line,
         })
     }
 }

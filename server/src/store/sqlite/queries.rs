@@ -61,3 +61,8 @@ pub(super) const REVOKE_API_KEY: &str = "UPDATE api_keys SET revoked_at = coales
 
 pub(super) const NOTE_API_KEY_USE: &str =
     "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+
+/// An event that is there already is left as it is.
+pub(super) const APPEND_AUDIT: &str = "\
+    INSERT INTO audit_events (chain, sequence, at, kind, subject, credential, line) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+    ON CONFLICT (chain, sequence) DO NOTHING";

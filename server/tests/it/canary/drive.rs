@@ -112,6 +112,10 @@ async fn as_an_operator(mut admin: AdminServiceClient<Channel>, told: &mut Told)
         let request = v1::ListCredentialsRequest { page_size: 0, page_token: page_token.into() };
         told.add_answer("ListCredentials", &admin.list_credentials(request).await);
     }
+    for page_token in ["", "NOT A PAGE"] {
+        let request = v1::ListAuditEventsRequest { page_token: page_token.into(), page_size: 1000, filter: None };
+        told.add_answer("ListAuditEvents", &admin.list_audit_events(request).await);
+    }
     let request = v1::DescribeCredentialRequest { name: "unknown".into() };
     told.add_answer("DescribeCredential", &admin.describe_credential(request).await);
 }

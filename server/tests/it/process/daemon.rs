@@ -140,6 +140,11 @@ impl Daemon {
         self.process.terminate();
     }
 
+    /// Tells it to look again at what may have changed (SIGHUP).
+    pub(crate) fn hang_up(&mut self) {
+        self.process.hang_up();
+    }
+
     /// Ends it as a crash would (SIGKILL).
     pub(crate) fn kill(mut self) -> Outcome {
         self.process.child().kill().expect("it can be killed");

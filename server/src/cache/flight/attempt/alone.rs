@@ -56,7 +56,7 @@ impl Attempt {
         let started = Instant::now();
         let result = self.mint_alone(&base).await;
         self.leave_alone(seat);
-        self.record(started, result.as_ref().err());
+        self.record(started, &result);
         result.map_err(|error| self.refuse_alone(error))
     }
 

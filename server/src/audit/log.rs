@@ -1,0 +1,253 @@
+//! The log as the rest of the broker sees it: an event goes in, and is written when that returns.
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error as ThisError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AuditSettings, WhenDown,
+    chain::Chain,
+    event::AuditEvent,
+    file::AuditFile,
+    queue::{Batch, Queue},
+    reader::AuditReader,
+    refusals::Refusals,
+    ring::Ring,
+    store_sink::{StoreQueue, StoreSink},
+    writer::{Output, Writer, Writers},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    metrics::AuditMetrics,
+    store::SharedStore,
+    time::SharedClock,
+    types::ReplicaId,
+};
+
+/// How often equal refusals are summed up.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// After what time a call that was refused for want of audit may be tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why there is no audit log.
+#[derive(Debug, ThisError)]
+#[error("the audit log in {}: {error}", .path.display())]
+pub struct AuditError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// What a log is made of besides its settings.
+#[derive(Debug)]
+pub struct Makings {
+    /// What time it is.
+    pub clock: SharedClock,
+    /// The name of the chain: random.
+    pub chain: [u8; 16],
+    /// Who this replica is.
+    pub replica: ReplicaId,
+    /// The store, for its table of events.
+    pub store: SharedStore,
+    /// What is counted.
+    pub metrics: AuditMetrics,
+}
+
+/// The audit log of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct AuditLog(Arc<Inner>);
+
+struct Inner {
+    when_down: WhenDown,
+    timeout: Duration,
+    clock: SharedClock,
+    metrics: AuditMetrics,
+    ring: Arc<Ring>,
+    refusals: Refusals,
+    has_file: bool,
+    way: Way,
+}
+
+/// How events get to where they go.
+enum Way {
+    /// To memory alone, at once.
+    Direct(Box<Mutex<Chain>>),
+    /// By the writer.
+    Queue(Arc<Queue>),
+}
+
+/// What became of an event.
+enum Put {
+    Written,
+    Queued(Arc<Batch>),
+    NoRoom,
+}
+
+impl fmt::Debug for AuditLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditLog").field("when_down", &self.0.when_down).finish_non_exhaustive()
+    }
+}
+
+impl AuditLog {
+    /// A log, what reads it, and its writers, which nothing is written without. Opens the file, and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened.
+    pub fn open(settings: &AuditSettings, makings: Makings) -> Result<(Self, AuditReader, Writers), AuditError> {
+        let Makings { clock, chain, replica, store, metrics } = makings;
+        let mut chain = Chain::new(chain, replica);
+        let ring = Arc::<Ring>::default();
+        let reader =
+            AuditReader::new(Arc::clone(&ring), settings.store.then(|| Arc::clone(&store)), Arc::clone(&clock));
+        let (mut outputs, mut after) = (vec![], None);
+        if let Some(path) = &settings.file {
+            let opened = AuditFile::open(path, settings.sync);
+            let (file, last) = opened.map_err(|error| AuditError { path: path.clone(), error })?;
+            outputs.push(Output::File(file));
+            after = last;
+        }
+        if settings.stdout {
+            let stdout = Output::stdout();
+            outputs.push(stdout.map_err(|error| AuditError { path: "stdout".into(), error })?);
+        }
+        let mut first = Vec::new();
+        let started = chain.start(&mut first, clock.now(), after);
+        let (way, writers) = if settings.has_sink() {
+            let store_queue = settings.store.then(|| Arc::new(StoreQueue::new(settings.when_down)));
+            // The thread is one, with all that it writes to.
+            let queue = Arc::new(Queue::new(1 + usize::from(settings.store)));
+            let sink = store_queue.clone().map(|queue| StoreSink::new(queue, store, metrics.clone()));
+            let writer = Writer {
+                chain,
+                outputs,
+                store: store_queue,
+                queue: Arc::clone(&queue),
+                ring: Arc::clone(&ring),
+                clock: Arc::clone(&clock),
+                metrics: metrics.clone(),
+                first: (first, vec![started]),
+            };
+            (Way::Queue(queue), Writers::new(writer, sink))
+        } else {
+            ring.add([started]);
+            (Way::Direct(Box::new(Mutex::new(chain))), Writers::none())
+        };
+        let (when_down, timeout) = (settings.when_down, settings.timeout);
+        let refusals = Refusals::default();
+        let has_file = settings.file.is_some();
+        let inner = Inner { when_down, timeout, clock, metrics, ring, refusals, has_file, way };
+        Ok((Self(Arc::new(inner)), reader, writers))
+    }
+
+    /// A log that is in memory alone, for tests.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn in_memory(clock: SharedClock, replica: ReplicaId) -> Self {
+        let mut chain = Chain::new([0; 16], replica);
+        let ring = Arc::<Ring>::default();
+        ring.add([chain.start(&mut Vec::new(), clock.now(), None)]);
+        Self(Arc::new(Inner {
+            when_down: WhenDown::Closed,
+            timeout: AuditSettings::TIMEOUT,
+            clock,
+            metrics: AuditMetrics::default(),
+            ring,
+            refusals: Refusals::default(),
+            has_file: false,
+            way: Way::Direct(Box::new(Mutex::new(chain))),
+        }))
+    }
+
+    /// Reads what is in memory.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn in_memory_reader(&self) -> AuditReader {
+        AuditReader::new(Arc::clone(&self.0.ring), None, Arc::clone(&self.0.clock))
+    }
+
+    /// Records an event before its answer leaves. Cancel-safe: the event is written in any case.
+    ///
+    /// # Errors
+    ///
+    /// `AuditDown` where the log is closed when it is down: a sink did not take the event in time, or there are too many
+    /// that wait. It may still be written later; a call of which there is an event need not have been answered.
+    pub async fn record(&self, event: AuditEvent) -> Result<()> {
+        if self.0.when_down == WhenDown::Open {
+            self.note(event);
+            return Ok(());
+        }
+        let put = self.put(event);
+        let down = |message: &'static str| Err(Error::new(ErrorKind::AuditDown, message).with_retry_after(RETRY));
+        match put {
+            Put::Written => Ok(()),
+            Put::Queued(batch) => match timeout(self.0.timeout, batch.written()).await {
+                Ok(()) => Ok(()),
+                Err(_) => down("the audit log does not take events in time, and nothing is answered without"),
+            },
+            Put::NoRoom => down("the audit log takes no more events, and nothing is answered without"),
+        }
+    }
+
+    /// Records an event that no answer waits for. If there is no room, it is lost, and counted.
+    pub fn note(&self, event: AuditEvent) {
+        if let (Put::NoRoom, Way::Queue(queue)) = (self.put(event), &self.0.way) {
+            self.0.metrics.lost.inc();
+            queue.note_loss();
+        }
+    }
+
+    /// Records a refused call. Equal ones are summed up, so that a flood of them is not one of the log.
+    pub fn refuse(&self, event: AuditEvent) {
+        if let Some(first) = self.0.refusals.note(event) {
+            self.note(first);
+        }
+    }
+
+    fn put(&self, event: AuditEvent) -> Put {
+        let at = self.0.clock.now();
+        match &self.0.way {
+            Way::Direct(chain) => {
+                let row = chain.lock().unwrap_or_else(PoisonError::into_inner).append(&mut Vec::new(), &event, at);
+                self.0.metrics.written.inc();
+                self.0.ring.add([row]);
+                Put::Written
+            }
+            Way::Queue(queue) => match queue.add(at, event) {
+                Some(batch) => Put::Queued(batch),
+                None => Put::NoRoom,
+            },
+        }
+    }
+
+    /// Has the file opened anew, because it was moved away.
+    pub fn reopen(&self) {
+        if let Way::Queue(queue) = &self.0.way
+            && self.0.has_file
+        {
+            queue.reopen();
+        }
+    }
+
+    /// Sums up refusals until it is told to stop. A worker.
+    pub async fn sweep(self, stop: CancellationToken) {
+        while timeout(SWEEP, stop.cancelled()).await.is_err() {
+            self.sum_up();
+        }
+        self.sum_up();
+    }
+
+    fn sum_up(&self) {
+        for event in self.0.refusals.sweep() {
+            self.note(event);
+        }
+    }
+}
