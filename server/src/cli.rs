@@ -18,6 +18,7 @@ use crate::{
     app::{self, App, AppError, Assembly, open_store},
     config::{self, Config, Listen},
     dev::{self, DemoUpstream, DevHome},
+    hardening,
     lifecycle::{self, Shutdown},
     provider::registry::ProviderRegistry,
     store::StoreRegistry,
@@ -86,6 +87,9 @@ struct Serve {
     /// Where the demo upstream of dev mode listens. Loopback only.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config", default_value_t = dev::default_upstream())]
     upstream_listen: SocketAddr,
+    /// Let the process be traced and its core be dumped, to debug it: its memory and core files hold secrets.
+    #[arg(long, env = "TOKENCACHE_ALLOW_CORE_DUMPS")]
+    allow_core_dumps: bool,
 }
 
 #[derive(Args, Debug)]
@@ -103,6 +107,10 @@ struct Mode {
 #[must_use]
 #[expect(clippy::print_stderr, reason = "a command line tells its user what went wrong")]
 pub async fn run(cli: Cli) -> ExitCode {
+    // Before anything secret is read. Other commands read secrets too, and nobody debugs them.
+    if !matches!(&cli.command, Command::Serve(Serve { allow_core_dumps: true, .. })) {
+        hardening::apply();
+    }
     let result = match cli.command {
         Command::Serve(Serve { mode: Mode { config: Some(file), .. }, .. }) => serve(file).await,
         Command::Serve(options) => serve_dev(options).await,

@@ -11,6 +11,7 @@ pub mod credential;
 pub mod dev;
 pub mod error;
 pub mod failpoint;
+pub mod hardening;
 pub mod lifecycle;
 pub mod metrics;
 pub mod pipeline;

@@ -6,9 +6,10 @@
 
 mod answer;
 mod clients;
+mod egress;
 mod settings;
 
-use std::{fmt, time::Duration};
+use std::{fmt, iter, time::Duration};
 
 use ::http::{
     HeaderMap, HeaderValue, Method,
@@ -23,6 +24,7 @@ use crate::error::{Error, ErrorKind};
 
 pub use answer::{Answer, BodyFault};
 pub use clients::{BadClient, HttpClients};
+pub use egress::{AddressClass, Egress, ForbiddenAnswer};
 pub use settings::{HttpSettings, InsecureUrl};
 
 /// The longest body that is read of an answer, in bytes.
@@ -61,6 +63,9 @@ pub enum HttpFailure {
     /// The settings forbid this URL.
     #[error("{0}: {1}")]
     Insecure(String, InsecureUrl),
+    /// The settings forbid what the host resolves to. Nothing was sent.
+    #[error("{0}: {1}")]
+    Forbidden(String, ForbiddenAnswer),
     /// The request cannot be built.
     #[error("the request to {0} cannot be built")]
     Request(String),
@@ -86,6 +91,9 @@ impl HttpFailure {
     }
 
     fn new(error: &reqwest::Error, host: String, settings: &HttpSettings, limit: Duration) -> Self {
+        if let Some(answer) = causes(error).find_map(|cause| cause.downcast_ref::<ForbiddenAnswer>()) {
+            return Self::Forbidden(host, *answer);
+        }
         match (error.is_connect(), error.is_timeout()) {
             (true, true) => Self::ConnectSlow(host, settings.connect_timeout),
             (true, false) => Self::Connect(host, root_cause(error)),
@@ -100,7 +108,8 @@ impl From<HttpFailure> for Error {
     fn from(failure: HttpFailure) -> Self {
         let kind = match failure {
             HttpFailure::Insecure(..) | HttpFailure::Request(_) => ErrorKind::Misconfigured,
-            HttpFailure::Connect(..) | HttpFailure::Broken(_) => ErrorKind::UpstreamDown,
+            // A name may resolve to something else in a moment, and a forged answer must not stop a credential for good.
+            HttpFailure::Forbidden(..) | HttpFailure::Connect(..) | HttpFailure::Broken(_) => ErrorKind::UpstreamDown,
             HttpFailure::ConnectSlow(..) | HttpFailure::Slow(..) => ErrorKind::UpstreamSlow,
         };
         Self::new(kind, failure.to_string())
@@ -128,7 +137,7 @@ impl HttpClient {
     /// If there is no answer. One of whatever status is `Ok`, also if its body came only in part.
     pub async fn send(&self, call: Call) -> Result<Answer, HttpFailure> {
         let host = host_of(&call.url);
-        self.settings.check_url(&call.url).map_err(|error| HttpFailure::Insecure(host.clone(), error))?;
+        self.settings.check_target(&call.url).map_err(|error| HttpFailure::Insecure(host.clone(), error))?;
         let limit = call.within.unwrap_or(self.settings.timeout).min(self.settings.timeout);
 
         let mut headers = call.headers;
@@ -179,14 +188,22 @@ pub fn host_of(url: &Url) -> String {
 /// The innermost cause of a failed connection. It comes from the resolver, the socket or the TLS library, never from a
 /// body or a URL.
 fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    let mut depth = 0;
-    while let Some(next) = cause.source() {
-        cause = next;
-        depth += 1;
-    }
     // The outermost error would show the URL.
-    if depth == 0 { "unknown reason".into() } else { cause.to_string() }
+    causes(error).last().map_or_else(|| "unknown reason".into(), ToString::to_string)
+}
+
+/// What led to an error, itself left out.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    iter::successors(std::error::Error::source(error), |cause| cause.source())
+}
+
+/// What tests of providers need.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::egress::{
+        Lookup,
+        tests::{FakeDns, Traps},
+    };
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ const LAYERS: &[Layer] = &[
         "bug",
         "error",
         "failpoint",
+        "hardening",
         "lifecycle",
         "metrics",
         "rng",

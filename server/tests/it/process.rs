@@ -7,6 +7,7 @@ mod crash;
 mod daemon;
 mod dev_mode;
 mod ending;
+mod hardening;
 mod sockets;
 mod upstream;
 

@@ -3,20 +3,32 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use reqwest::{Certificate, ClientBuilder, Identity, Proxy, redirect, retry, tls};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::{HttpClient, HttpSettings};
+use super::{
+    HttpClient, HttpSettings,
+    egress::{GuardedResolver, Lookup, SystemLookup},
+};
 
 /// Clients by their settings, so that a thousand credentials do not load the system's certificates a thousand times.
 ///
 /// Certificate files are read when a client is made: a replaced one is seen after a restart.
-#[derive(Debug, Default)]
-pub struct HttpClients(pub(super) Mutex<HashMap<HttpSettings, HttpClient>>);
+#[derive(Debug)]
+pub struct HttpClients {
+    pub(super) known: Mutex<HashMap<HttpSettings, HttpClient>>,
+    lookup: Arc<dyn Lookup>,
+}
+
+impl Default for HttpClients {
+    fn default() -> Self {
+        Self { known: Mutex::default(), lookup: Arc::new(SystemLookup) }
+    }
+}
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -39,6 +51,12 @@ pub enum BadClient {
 }
 
 impl HttpClients {
+    /// Clients that find the addresses of names elsewhere than in the operating system.
+    #[cfg(test)]
+    pub(crate) fn with_lookup(lookup: Arc<dyn Lookup>) -> Self {
+        Self { lookup, ..Self::default() }
+    }
+
     /// The client with these settings.
     ///
     /// # Errors
@@ -46,38 +64,41 @@ impl HttpClients {
     /// If a file that they name cannot be used.
     pub fn get(&self, settings: &HttpSettings) -> Result<HttpClient, BadClient> {
         // A panic elsewhere cannot leave the map half changed.
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(settings) {
             return Ok(client.clone());
         }
-        let client = HttpClient { inner: make(settings)?, settings: settings.clone() };
+        let client = HttpClient { inner: make(settings, &self.lookup)?, settings: settings.clone() };
         clients.insert(settings.clone(), client.clone());
         Ok(client)
     }
 }
 
-fn make(settings: &HttpSettings) -> Result<reqwest::Client, BadClient> {
+fn make(settings: &HttpSettings, lookup: &Arc<dyn Lookup>) -> Result<reqwest::Client, BadClient> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
     let certificates = settings.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-    let with_system = || Ok(builder(settings)?.tls_certs_merge(certificates.clone()));
+    let with_system = || Ok(builder(settings, lookup)?.tls_certs_merge(certificates.clone()));
     if let Ok(client) = with_system()?.build() {
         return Ok(client);
     }
     // A machine without any certificate authority is no reason not to reach an upstream over plain http.
-    let client = builder(settings)?.tls_certs_only(certificates.clone()).build().map_err(|_| BadClient::Tls)?;
+    let client = builder(settings, lookup)?.tls_certs_only(certificates.clone()).build().map_err(|_| BadClient::Tls)?;
     tracing::warn!("the system has no certificate authorities: https works only to those in `ca_file`");
     Ok(client)
 }
 
-fn builder(settings: &HttpSettings) -> Result<ClientBuilder, BadClient> {
+fn builder(settings: &HttpSettings, lookup: &Arc<dyn Lookup>) -> Result<ClientBuilder, BadClient> {
+    let proxy = settings.proxy.as_ref();
+    let egress = proxy.map_or_else(|| settings.egress.clone(), |proxy| settings.egress.towards(proxy));
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .referer(false)
         .no_proxy()
+        .dns_resolver(GuardedResolver::new(egress, Arc::clone(lookup)))
         .pool_max_idle_per_host(0)
         .tls_version_min(tls::Version::TLS_1_2)
         .connect_timeout(settings.connect_timeout)

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use thiserror::Error;
 use url::{Host, Url};
 
+use super::{AddressClass, egress::Egress};
 use crate::config::reader::Section;
 
 /// The HTTP settings of a credential.
@@ -24,6 +25,8 @@ pub struct HttpSettings {
     pub allow_http: bool,
     /// Whether the server's certificate is verified.
     pub verify: bool,
+    /// Where requests may go.
+    pub egress: Egress,
 }
 
 impl Default for HttpSettings {
@@ -36,6 +39,7 @@ impl Default for HttpSettings {
             timeout: Duration::from_secs(10),
             allow_http: false,
             verify: true,
+            egress: Egress::default(),
         }
     }
 }
@@ -52,6 +56,15 @@ pub enum InsecureUrl {
     /// It has a user or a password.
     #[error("a URL must not carry a user or a password")]
     UserInfo,
+    /// Its host ends with a dot, and would be another one to the lists and certificates that name it without.
+    #[error("the host of a URL has no dot at its end")]
+    TrailingDot,
+    /// `allow_hosts` is set and does not have its host.
+    #[error("`http.allow_hosts` does not have this host")]
+    OtherHost,
+    /// It leads to an address that has to be allowed.
+    #[error("this is a {0} address, which only `http = {{ allow_addresses = [...] }}` of the credential can allow")]
+    Address(AddressClass),
 }
 
 impl HttpSettings {
@@ -68,16 +81,39 @@ impl HttpSettings {
             timeout: duration(&http, "timeout", default.timeout),
             allow_http: http.bool("allow_http").unwrap_or(default.allow_http),
             verify: http.bool("verify").unwrap_or(default.verify),
+            egress: Egress::read(&http),
         };
         if read.proxy.as_ref().is_some_and(|proxy| !matches!(proxy.scheme(), "http" | "https") || has_user(proxy)) {
             http.problem_at("proxy", "a proxy is http:// or https://, without a user or a password");
+        }
+        if read.proxy.as_ref().is_some_and(has_trailing_dot) {
+            http.problem_at("proxy", InsecureUrl::TrailingDot.to_string());
         }
         http.finish();
         // A connection that is not there in time proves that nothing was sent; the total must leave room to learn it.
         Self { connect_timeout: read.connect_timeout.min(read.timeout / 2), ..read }
     }
 
-    /// Whether a secret may be sent there.
+    /// The same settings for a credential whose configuration has these URLs. A special host in one of them (a literal
+    /// address, `localhost`) is the operator's own word and allowed, exactly as it is written; other hosts, and what any
+    /// name resolves to, are not touched.
+    #[must_use]
+    pub fn naming<'a>(mut self, urls: impl IntoIterator<Item = &'a Url>) -> Self {
+        self.egress.name(urls);
+        self
+    }
+
+    /// Whether a request may go there, wherever the URL came from. What its name resolves to is judged when it is.
+    ///
+    /// # Errors
+    ///
+    /// If it may not.
+    pub fn check_target(&self, url: &Url) -> Result<(), InsecureUrl> {
+        self.check_url(url)?;
+        url.host().map_or(Ok(()), |host| self.egress.check_host(&host)).map_err(InsecureUrl::Address)
+    }
+
+    /// Whether a secret may be sent to a URL that the operator wrote.
     ///
     /// # Errors
     ///
@@ -85,6 +121,12 @@ impl HttpSettings {
     pub fn check_url(&self, url: &Url) -> Result<(), InsecureUrl> {
         if has_user(url) {
             return Err(InsecureUrl::UserInfo);
+        }
+        if has_trailing_dot(url) {
+            return Err(InsecureUrl::TrailingDot);
+        }
+        if !url.host().is_some_and(|host| self.egress.has_host(&host)) {
+            return Err(InsecureUrl::OtherHost);
         }
         match url.scheme() {
             "https" => Ok(()),
@@ -111,7 +153,8 @@ impl HttpSettings {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let unverified = "http.verify = false: certificates are not verified, anybody on the way can read the secrets";
-        if self.verify { vec![] } else { vec![unverified.into()] }
+        let unverified = (!self.verify).then(|| unverified.into());
+        unverified.into_iter().chain(self.egress.warnings()).collect()
     }
 }
 
@@ -136,6 +179,10 @@ fn duration(section: &Section<'_>, key: &'static str, default: Duration) -> Dura
 
 fn has_user(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
+}
+
+fn has_trailing_dot(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| host.ends_with('.'))
 }
 
 fn is_loopback(url: &Url) -> bool {

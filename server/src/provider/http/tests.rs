@@ -5,7 +5,12 @@ use tokencache_testkit::http::{ClosedPort, Reply, ScriptedServer};
 use super::*;
 
 fn client(settings: &HttpSettings) -> HttpClient {
-    HttpClients::default().get(settings).expect("a client")
+    HttpClients::default().get(&local(settings)).expect("a client")
+}
+
+/// The settings of a credential whose configuration has a URL on this machine.
+fn local(settings: &HttpSettings) -> HttpSettings {
+    settings.clone().naming([&Url::parse("http://127.0.0.1").expect("a URL")])
 }
 
 fn call(url: &str) -> Call {
@@ -170,5 +175,5 @@ fn equal_settings_share_a_client() {
         clients.get(&HttpSettings::default()).unwrap();
     }
     clients.get(&hasty()).unwrap();
-    assert_eq!(clients.0.lock().unwrap().len(), 2);
+    assert_eq!(clients.known.lock().unwrap().len(), 2);
 }

@@ -71,6 +71,16 @@ pub(super) enum Endpoints {
     Explicit(Url),
 }
 
+impl Endpoints {
+    /// The URL that stands in the configuration.
+    fn url(&self) -> &Url {
+        match self {
+            Self::Issuer(issuer) => issuer.url(),
+            Self::Explicit(url) => url,
+        }
+    }
+}
+
 /// How an answer is read.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerRules {
@@ -104,9 +114,11 @@ impl Config {
             attributes: Attributes::read(section),
             token_types: read_token_types(section),
         };
+        let endpoints = endpoints?;
+        let http = http.naming([endpoints.url()].into_iter().chain(&revocation_url));
         Some(Self {
             grant: grant?,
-            endpoints: endpoints?,
+            endpoints,
             revocation_url,
             client_id: client_id?,
             client_auth: client_auth?,

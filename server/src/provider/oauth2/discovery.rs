@@ -66,6 +66,11 @@ impl Issuer {
         Origin::of(&self.url)
     }
 
+    /// Its identifier, which is a URL.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// Where the metadata may be: the well-known part comes before the issuer's path by RFC 8414 section 3.1, after it by
     /// OpenID Connect Discovery section 4.1.
     fn metadata_urls(&self) -> [Url; 2] {
@@ -141,7 +146,7 @@ impl Discovery {
         }
         let endpoint = |key: &str| {
             let url = Url::parse(document.get(key)?.as_str()?).ok()?;
-            Some(self.client.settings().check_url(&url).map(|()| url.clone()).map_err(|error| {
+            Some(self.client.settings().check_target(&url).map(|()| url.clone()).map_err(|error| {
                 let text = format!("the metadata of {} name a {key} at {}: {error}", answer.host, host_of(&url));
                 Error::new(ErrorKind::Misconfigured, text)
             }))

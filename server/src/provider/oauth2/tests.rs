@@ -1,5 +1,7 @@
 //! Tests of the configuration and of discovery; exchanges are in `server/tests/fixtures/exchanges`.
 
+mod egress;
+
 use tokencache_testkit::http::{Reply, ScriptedServer};
 
 use crate::{

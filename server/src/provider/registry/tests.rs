@@ -5,11 +5,21 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::*;
-use crate::config::reader::Problems;
+use crate::{config::reader::Problems, provider::http::testing::Lookup};
 
 /// Builds from the keys of a credential; the problems if there are any.
 pub(crate) fn build_in(directory: &Path, keys: &str) -> Result<Built, Vec<String>> {
-    let registry = ProviderRegistry::builtin();
+    build_by(&ProviderRegistry::builtin(), directory, keys)
+}
+
+/// The same, where names resolve to what the test says.
+pub(crate) fn build_with_lookup(lookup: Arc<dyn Lookup>, keys: &str) -> Result<Built, Vec<String>> {
+    let mut registry = ProviderRegistry::builtin();
+    registry.context.clients = HttpClients::with_lookup(lookup);
+    build_by(&registry, Path::new("."), keys)
+}
+
+fn build_by(registry: &ProviderRegistry, directory: &Path, keys: &str) -> Result<Built, Vec<String>> {
     let problems = Problems::new("c.toml", keys, directory.to_owned());
     let table = DeTable::parse(keys).expect("valid TOML");
     let section = Section::new(&problems, "credentials.x", table.get_ref(), 0);

@@ -68,10 +68,13 @@ impl Config {
         if HeaderValue::from_str(&token_type).is_err() {
             section.problem_at("token_type", "it cannot stand in a header");
         }
+        let login = login?;
+        // A logout that was there and could not be read has left a problem.
+        let logout = logout.flatten();
+        let http = http.naming([&login.url].into_iter().chain(logout.as_ref().map(|logout| &logout.url)));
         Some(Self {
-            login: login?,
-            // A logout that was there and could not be read has left a problem.
-            logout: logout.flatten(),
+            login,
+            logout,
             token: token?,
             token_type,
             told_lifetime: told_lifetime.flatten(),

@@ -135,6 +135,11 @@ impl Daemon {
         answer.text().await.expect("text")
     }
 
+    /// Its process id, which is its own until it was waited for.
+    pub(crate) fn id(&mut self) -> u32 {
+        self.process.child().id()
+    }
+
     /// Asks for an orderly end.
     pub(crate) fn terminate(&mut self) {
         self.process.terminate();
