@@ -33,6 +33,7 @@ mod memory;
 mod password;
 mod postgres;
 mod registry;
+mod secrets;
 pub mod spill;
 mod sql;
 mod sqlite;
@@ -43,12 +44,16 @@ pub use endpoint::{
     Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
 };
 pub use fleet::{Applied, EVENT_PATIENCE, Event, EventKind, Heartbeat, Replica};
-pub use grant::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall};
+pub use grant::{
+    Grant, GrantCandidate, GrantLoss, GrantOrigin, GrantSecret, GrantSeed, GrantUpdate, OpenIntent, RotationIntent,
+    StrayCall,
+};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
 pub use password::{PasswordSource, SharedPassword};
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
+pub use secrets::{Reseal, SecretCursor, SecretPage, StoredSecrets};
 pub use sqlite::SqliteTokenStore;
 pub use token::{Commit, Committed, FailedAttempt, Failures, Fence, Rejected, TokenRow, Write};
 
@@ -129,6 +134,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The grant of a credential.
     async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>>;
 
+    /// Where the grant of a credential comes from, also of one that does not open.
+    async fn grant_origin(&self, credential: CredentialName) -> Result<Option<GrantOrigin>> {
+        let grant = self.load_grant(credential).await?;
+        Ok(grant.map(|grant| GrantOrigin { version: grant.version, seed: grant.seed }))
+    }
+
     /// Replaces the grant by one that a person supplied, if its version is still `expected` (0: there is none).
     /// Ends `needs_reauth` and any intent. Returns whether it did.
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool>;
@@ -158,6 +169,18 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes what is of no more use: events older than this, and rows that never had a token and whose last attempt
     /// failed before it. Rows with a token stay, for their generation must not begin anew. Returns how many of both.
     async fn prune(&self, older_than: Timestamp) -> Result<u64>;
+
+    /// A page of the secrets as they are kept, of at most `limit` rows. What changes meanwhile may be seen or not.
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage>;
+
+    /// Changes how the secrets of these rows are kept, in one transaction; a row that has changed since it was read stays as
+    /// it is. Returns how many were changed. Nobody is told, for what they are stays the same.
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64>;
+
+    /// Whether what is stored outlives the process, and so may be read by others than this program.
+    fn is_persistent(&self) -> bool {
+        true
+    }
 
     /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
     fn is_shared(&self) -> bool {

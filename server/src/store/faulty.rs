@@ -11,8 +11,9 @@ use tokio::{sync::Notify, time::sleep};
 
 use super::{
     Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant,
-    GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass,
-    Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
+    GrantCandidate, GrantLoss, GrantOrigin, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope,
+    Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, SharedStore, TokenRow, TokenStore,
+    Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -99,6 +100,10 @@ macro_rules! with_faults {
                 self.inner.kind()
             }
 
+            fn is_persistent(&self) -> bool {
+                self.inner.is_persistent()
+            }
+
             fn is_shared(&self) -> bool {
                 self.inner.is_shared()
             }
@@ -143,6 +148,7 @@ with_faults! {
     fn reject(key: KeyHash, generation: Generation) -> Rejected;
     fn candidates(credential: CredentialName) -> Vec<GrantCandidate>;
     fn load_grant(credential: CredentialName) -> Option<Grant>;
+    fn grant_origin(credential: CredentialName) -> Option<GrantOrigin>;
     fn plant_grant(seed: GrantSeed, expected: u64) -> bool;
     fn advance_grant(credential: CredentialName, update: GrantUpdate) -> bool;
     fn begin_rotation(intent: RotationIntent) -> bool;
@@ -150,6 +156,8 @@ with_faults! {
     fn lose_grant(loss: GrantLoss) -> bool;
     fn events(after: u64, limit: u32) -> Vec<Event>;
     fn prune(older_than: Timestamp) -> u64;
+    fn secrets(from: SecretCursor, limit: u32) -> SecretPage;
+    fn reseal(changes: Vec<Reseal>) -> u64;
     fn heartbeat(beat: Heartbeat) -> ();
     fn applied(replica: ReplicaId, applied: Applied) -> bool;
     fn replicas() -> Vec<Replica>;

@@ -13,7 +13,8 @@ use self::grants::Grants;
 use super::{
     Admission, Applied, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind,
     FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease,
-    LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
+    LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage,
+    TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},
@@ -24,6 +25,7 @@ use crate::{
 
 mod endpoints;
 mod grants;
+mod secrets;
 
 /// Keeps everything in memory. Its own clock is the one that it is given.
 #[derive(Debug)]
@@ -238,6 +240,19 @@ impl TokenStore for MemoryTokenStore {
         let is_used = |failures: &Failures| failures.at >= older_than;
         state.tokens.retain(|_, row| row.token.is_some() || row.failures.as_ref().is_none_or(is_used));
         Ok((before - state.events.len() - state.tokens.len()) as u64)
+    }
+
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage> {
+        Ok(self.state()?.secrets(&from, limit as usize))
+    }
+
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64> {
+        let mut state = self.state()?;
+        Ok(changes.into_iter().filter_map(|change| state.reseal(change)).count() as u64)
+    }
+
+    fn is_persistent(&self) -> bool {
+        false
     }
 
     fn is_shared(&self) -> bool {

@@ -187,9 +187,9 @@ impl From<&GrantUpdate> for SpilledGrant {
         Self {
             base_version: update.base_version,
             as_of: update.as_of,
-            sent: clear(&update.sent),
-            refresh_token: clear(&update.refresh_token),
-            refused: update.refused.iter().map(clear).collect(),
+            sent: clear(&update.sent.value),
+            refresh_token: clear(&update.refresh_token.value),
+            refused: update.refused.iter().map(|refused| clear(&refused.value)).collect(),
             intent: update.intent.clone(),
             at: update.at.as_millis(),
         }
@@ -239,9 +239,10 @@ impl From<SpilledGrant> for GrantUpdate {
         Self {
             base_version: spilled.base_version,
             as_of: spilled.as_of,
-            sent: secret(&spilled.sent),
-            refresh_token: secret(&spilled.refresh_token),
-            refused: spilled.refused.iter().map(secret).collect(),
+            sent: secret(&spilled.sent).into(),
+            refresh_token: secret(&spilled.refresh_token).into(),
+            late: None,
+            refused: spilled.refused.iter().map(|refused| secret(refused).into()).collect(),
             intent: spilled.intent,
             at: Timestamp::from_millis(spilled.at),
         }
@@ -282,8 +283,8 @@ mod tests {
         };
         assert_eq!(tokens(&read), tokens(&writes()));
         let secret = |write: &Write| match write {
-            Write::Token(commit) => commit.grant.as_ref().map(|grant| grant.refresh_token.clone()),
-            Write::Grant(_, update) => Some(update.refresh_token.clone()),
+            Write::Token(commit) => commit.grant.as_ref().map(|grant| grant.refresh_token.value.clone()),
+            Write::Grant(_, update) => Some(update.refresh_token.value.clone()),
         };
         assert_eq!(read.iter().map(secret).collect::<Vec<_>>(), writes().iter().map(secret).collect::<Vec<_>>());
     }

@@ -170,13 +170,14 @@ async fn a_restart_loses_nothing(open: impl Fn() -> SharedStore) {
     let first = open();
     first.prepare().await.expect("an empty database");
     let (key, at) = (key("read"), Timestamp::from_millis(1));
-    let seed = GrantSeed { credential: key.credential().clone(), refresh_token: "r1".into(), at };
+    let seed = GrantSeed { credential: key.credential().clone(), refresh_token: "r1".into(), previous: None, at };
     assert_eq!(first.plant_grant(seed, 0).await, Ok(true));
     let grant = GrantUpdate {
         base_version: 1,
         as_of: 0,
         sent: "r1".into(),
         refresh_token: "r2".into(),
+        late: None,
         refused: vec![],
         intent: None,
         at,

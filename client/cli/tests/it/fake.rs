@@ -139,7 +139,7 @@ fn error(name: &str) -> Status {
         "BAD_NAME" => Code::InvalidArgument,
         "NOT_ALLOWED" => Code::PermissionDenied,
         "NO_SUCH_CREDENTIAL" => Code::NotFound,
-        "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" => Code::FailedPrecondition,
+        "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" | "CONFIG_TAMPERED" => Code::FailedPrecondition,
         "TOO_MANY_INVALIDATIONS" | "TOO_MANY_REQUESTS" => Code::ResourceExhausted,
         "UPSTREAM_DOWN" | "DRAINING" => Code::Unavailable,
         "UPSTREAM_SLOW" => Code::DeadlineExceeded,
