@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     time::Timestamp,
     types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
@@ -33,6 +33,7 @@ mod memory;
 mod password;
 mod postgres;
 mod registry;
+pub mod sealed;
 mod secrets;
 pub mod spill;
 mod sql;
@@ -176,6 +177,16 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Changes how the secrets of these rows are kept, in one transaction; a row that has changed since it was read stays as
     /// it is. Returns how many were changed. Nobody is told, for what they are stays the same.
     async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64>;
+
+    /// Seals all secrets with the active key, as far as they are sealed with another one or not at all; with `dry_run` only
+    /// counts. May be broken off and begun again, and run beside all other operations.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where nothing is sealed.
+    async fn rotate_key(&self, _dry_run: bool) -> Result<sealed::KeyCensus> {
+        Err(Error::new(ErrorKind::Misconfigured, "nothing is sealed here: there is no key in [encryption]"))
+    }
 
     /// Whether what is stored outlives the process, and so may be read by others than this program.
     fn is_persistent(&self) -> bool {

@@ -99,7 +99,7 @@ pub struct Reseal {
     pub new: StoredSecrets,
 }
 
-/// The fingerprint of an optional secret, for a column.
+/// The value of an optional secret, for a column.
 pub(super) fn value_of(secret: Option<&GrantSecret>) -> Option<&[u8]> {
     secret.map(|secret| secret.value.expose().as_bytes())
 }
