@@ -13,6 +13,7 @@ mod cache;
 mod check;
 mod credential;
 mod defaults;
+mod encryption;
 mod endpoint;
 mod load;
 mod plain;
@@ -27,6 +28,7 @@ mod tests;
 pub use cache::CacheConfig;
 pub use check::{Report, check};
 pub use defaults::Defaults;
+pub use encryption::EncryptionConfig;
 pub use server::{Listen, ServerConfig};
 pub use store::StoreConfig;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where tokens and grants outlive the process.
     pub store: StoreConfig,
+    /// The keys that what is stored is sealed with.
+    pub encryption: EncryptionConfig,
     /// How much is held in memory.
     pub cache: CacheConfig,
     /// Whose tokens it obtains.

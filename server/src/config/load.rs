@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    CacheConfig, Config, ConfigError, Defaults, ServerConfig, StoreConfig, credential,
+    CacheConfig, Config, ConfigError, Defaults, EncryptionConfig, ServerConfig, StoreConfig, credential,
     endpoint::Endpoints,
     reader::{Problems, Section},
 };
@@ -85,6 +85,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let root = Section::new(problems, "", table, 0);
     let section = |key| root.section(key).unwrap_or_else(|| Section::absent(problems, key, 0));
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
+    let encryption = section("encryption");
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -95,10 +96,11 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let config = Config {
         server: ServerConfig::read(&server),
         store: StoreConfig::read(&store),
+        encryption: EncryptionConfig::read(&encryption),
         cache: CacheConfig::read(&cache),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, store, cache, defaults].into_iter().for_each(Section::finish);
+    [root, server, store, encryption, cache, defaults].into_iter().for_each(Section::finish);
     config
 }

@@ -6,6 +6,7 @@ mod crash;
 mod daemon;
 mod dev_mode;
 mod ending;
+mod keys;
 mod sockets;
 mod upstream;
 

@@ -9,6 +9,7 @@ use tokencache_server::{
     store::{
         Commit, Committed, EventKind, Fence, GrantSeed, GrantUpdate, SharedPassword, SharedStore, StoreRegistry,
         StoreUrl, conformance,
+        sealed::{KeyId, KeyMaterial, KeyRing, SealedTokenStore, Sealer},
     },
     time::{SystemClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
@@ -89,6 +90,17 @@ async fn the_sqlite_store_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_postgres_store_conforms() {
     conformance::run(async || new_postgres("max_connections=10").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_postgres_store_conforms() {
+    let key = KeyMaterial::generate().expect("randomness");
+    conformance::run(async || {
+        let ring = KeyRing::new(KeyId::parse("k1").expect("a name"), &key).expect("a key");
+        let sealer = Sealer::new(ring, |_| Some(Fingerprint::of_bytes(b"config")));
+        Arc::new(SealedTokenStore::new(new_postgres("max_connections=10").await, Arc::new(sealer))) as SharedStore
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,6 +117,9 @@ pub(crate) struct Ports {
     pub(crate) metrics: u16,
 }
 
+/// Where among the secrets the key is that all replicas seal with.
+pub(crate) const ENCRYPTION_KEY: &str = "encryption.key";
+
 /// Where a replica finds the others' work and the upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings<'a> {
@@ -139,8 +142,9 @@ pub(crate) fn configuration(around: &Surroundings<'_>, plan: &Plan) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{client}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\
          metrics_listen = \"127.0.0.1:{metrics}\"\nreplica = \"r{replica}\"\n{}\n[store]\nurl = \"{store}\"\n\n\
-         [defaults]\ntimeout = \"{}s\"\n{}",
+         [encryption]\nactive = \"torture\"\nkeys = {{ torture = {{ file = \"{}/{ENCRYPTION_KEY}\" }} }}\n\n[defaults]\ntimeout = \"{}s\"\n{}",
         plan.server,
+        around.secrets.display(),
         plan.timeout.as_secs(),
         plan.defaults
     );
