@@ -19,9 +19,10 @@ use crate::{
     credential::Catalog,
     error::{ErrorKind, Result},
     policy::{
-        Action, Ask, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest, authorize,
+        Action, Ask, Authorized, CredentialRequest, Policy, RefreshRequest, RotateKeyRequest, ServerRequest,
+        WatchRequest, authorize,
     },
-    store::{Rejected, Replica},
+    store::{Rejected, Replica, sealed::KeyCensus},
     types::{Caller, CredentialName, Peer, Rejection, Selector, TokenRequest},
 };
 
@@ -177,6 +178,16 @@ impl Pipeline {
     pub async fn list_replicas(&self, call: &Call) -> Result<Vec<Replica>> {
         let request = self.admit(call, ServerRequest).await?;
         self.cache.replicas(&request).await
+    }
+
+    /// Seals everything in the store with the active key; with `dry_run` only counts.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where there is no key, `StoreDown`; `NoIdentity`, `BadIdentity`, `NotAllowed`.
+    pub async fn rotate_key(&self, call: &Call, dry_run: bool) -> Result<KeyCensus> {
+        let request = self.admit(call, RotateKeyRequest { dry_run }).await?;
+        call.within(self.cache.rotate_key(&request)).await
     }
 
     async fn admit<T: Ask>(&self, call: &Call, request: T) -> Result<Authorized<T>> {

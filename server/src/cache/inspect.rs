@@ -11,8 +11,8 @@ use super::{
 use crate::{
     credential::{Credential, Endpoint},
     error::{Error, ErrorKind, Result},
-    policy::{Authorized, CredentialRequest, RefreshRequest, ServerRequest},
-    store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow},
+    policy::{Authorized, CredentialRequest, RefreshRequest, RotateKeyRequest, ServerRequest},
+    store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow, sealed::KeyCensus},
     time::Timestamp,
     types::{Fingerprint, Generation, TokenKey},
 };
@@ -212,6 +212,15 @@ impl TokenCache {
             remaining: TTL,
             applied: Applied::default(),
         }])
+    }
+
+    /// Seals everything in the store with the active key. To be cancelled leaves the rest for the next time.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where there is no key; `StoreDown`.
+    pub async fn rotate_key(&self, request: &Authorized<RotateKeyRequest>) -> Result<KeyCensus> {
+        self.parts.store.rotate_key(request.dry_run).await
     }
 
     /// How many tokens memory holds, about.

@@ -19,6 +19,7 @@ mod reflection;
 mod rejections;
 mod restart;
 mod rotation;
+mod sealed;
 mod secrecy;
 mod serving;
 mod stores;

@@ -286,6 +286,13 @@ impl AdminService for FakeBroker {
         Ok(Response::new(v1::ListReplicasResponse { replicas: vec![replica("r1", 2), replica("r2", 0)] }))
     }
 
+    async fn rotate_encryption_key(
+        &self,
+        _: Request<v1::RotateEncryptionKeyRequest>,
+    ) -> Result<Response<v1::RotateEncryptionKeyResponse>, Status> {
+        Err(Status::unimplemented("the fake seals nothing"))
+    }
+
     async fn get_server_info(
         &self,
         _: Request<v1::GetServerInfoRequest>,
