@@ -118,7 +118,7 @@ impl KeyMaterial {
     /// Its text, for the file or variable that it is read from.
     #[must_use]
     pub fn to_text(&self) -> Secret {
-        Secret::new(STANDARD.encode(&*self.0))
+        Secret::new(STANDARD.encode(*self.0))
     }
 }
 

@@ -103,6 +103,7 @@ fn what_is_sealed_opens_in_its_place_and_is_another_text_each_time() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "it measures a promise")]
 fn every_bit_of_a_thousand_blobs_and_every_truncation_of_them_is_missed() {
     let (sealer, places) = (sealer(&new_key()), places());
     let (mut bits, mut cuts) = (0_u64, 0_u64);
@@ -143,6 +144,7 @@ fn every_bit_of_a_thousand_blobs_and_every_truncation_of_them_is_missed() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "it measures a promise")]
 fn no_secret_opens_in_another_place() {
     let (sealer, places) = (sealer(&new_key()), places());
     let clear = Secret::from("secret");
