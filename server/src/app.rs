@@ -3,6 +3,7 @@
 mod access;
 mod ending;
 mod replay;
+mod sealing;
 
 use std::{
     io,
@@ -11,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
 use thiserror::Error;
@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{error, info, warn};
 
+pub use self::sealing::{Opened, open_store};
 use self::{
     access::{Access, Rereader},
     ending::Drain,
@@ -42,10 +43,7 @@ use crate::{
         trust::Trust,
         turns::Turns,
     },
-    config::{
-        self, Config, Listen, StoreConfig,
-        secret::{SecretError, SecretSource},
-    },
+    config::{self, Config, Listen, secret::SecretError},
     dev::DemoUpstream,
     error::{Error as ServiceError, ErrorKind},
     failpoint::Failpoints,
@@ -63,9 +61,13 @@ use crate::{
         shed::Shed,
         token_service::Tokens,
     },
-    store::{PasswordSource, SharedPassword, SharedStore, StoreRegistry, StoreUrl, spill::Spill},
+    store::{
+        SharedStore, StoreRegistry,
+        sealed::{KeyId, Sealer},
+        spill::Spill,
+    },
     time::{SharedClock, SystemClock},
-    types::{ReplicaId, Secret},
+    types::ReplicaId,
     worker::Workers,
 };
 
@@ -102,6 +104,12 @@ pub enum AppError {
     /// The password of the store cannot be read.
     #[error("the password of the store: {0}")]
     Password(#[from] SecretError),
+    /// A key of the store cannot be read.
+    #[error("the key {0} of [encryption]: {1}")]
+    Key(KeyId, String),
+    /// There is no key, and a store that outlives the process.
+    #[error("{text}", text = sealing::NO_KEY)]
+    NoKey,
     /// The store cannot be used, and will not heal by itself.
     #[error("the store: {0}")]
     Store(ServiceError),
@@ -127,6 +135,7 @@ pub enum AppError {
 pub struct App {
     config: Config,
     store: SharedStore,
+    sealer: Option<Arc<Sealer>>,
     cache: Arc<TokenCache>,
     orders: Orders,
     flights: TaskTracker,
@@ -188,10 +197,13 @@ impl App {
     ///
     /// # Errors
     ///
-    /// If an address or the store's configuration cannot be used.
+    /// If an address or the store's configuration cannot be used, or there is no key for a store that outlives the process.
     pub async fn build(config: Config, assembly: Assembly) -> Result<Self, AppError> {
         let Assembly { dev, providers, stores, clock, rng, authn, policy, config_file } = assembly;
-        let store = open_store(&config.store, &stores, Arc::clone(&clock)).await?;
+        let Opened { store, sealer } = open_store(&config, &stores, Arc::clone(&clock)).await?;
+        if store.is_persistent() && sealer.is_none() {
+            return Err(AppError::NoKey);
+        }
         if authn.is_none() && config.nobody_could_call() {
             return Err(AppError::NobodyCouldCall);
         }
@@ -266,6 +278,7 @@ impl App {
         Ok(Self {
             config,
             store,
+            sealer,
             cache,
             orders,
             flights,
@@ -369,7 +382,7 @@ impl App {
         }
 
         let (readiness, store) = (self.readiness.clone(), Arc::clone(&self.store));
-        let spill = Spill::new(&self.config.store.spill_dir);
+        let spill = Spill::new(&self.config.store.spill_dir, self.sealer);
         let prepared = prepare(&self.store, &shutdown);
         let warm_start = WarmStart::new(Arc::clone(&self.cache)).run(shutdown.orderly.clone());
         let outcome = select! {
@@ -407,37 +420,6 @@ impl App {
         };
         let drained = drain.run(servers, workers, &shutdown).await;
         outcome.and(drained)
-    }
-}
-
-/// Opens the configured store. Does not wait for it.
-///
-/// # Errors
-///
-/// If its password cannot be read, or its URL is not valid.
-pub async fn open_store(
-    config: &StoreConfig,
-    stores: &StoreRegistry,
-    clock: SharedClock,
-) -> Result<SharedStore, AppError> {
-    let mut password: Option<SharedPassword> = None;
-    if let Some(source) = &config.password {
-        // One that cannot be read at the start is a mistake of the configuration.
-        source.read().await?;
-        password = Some(Arc::new(ConfiguredPassword(source.clone())));
-    }
-    let url = StoreUrl::parse(&config.url).map_err(AppError::Store)?;
-    stores.open(&url, password.as_ref(), clock).map_err(AppError::Store)
-}
-
-/// The password of the store, from where the configuration says.
-#[derive(Debug)]
-struct ConfiguredPassword(SecretSource);
-
-#[async_trait]
-impl PasswordSource for ConfiguredPassword {
-    async fn read(&self) -> Result<Secret, ServiceError> {
-        self.0.read().await.map_err(|error| ServiceError::new(ErrorKind::StoreDown, error.to_string()))
     }
 }
 

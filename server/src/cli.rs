@@ -15,7 +15,7 @@ mod explain;
 
 use self::{api_key::ApiKeyCommand, explain::Explain};
 use crate::{
-    app::{self, App, AppError, Assembly, open_store},
+    app::{self, App, AppError, Assembly, Opened, open_store},
     config::{self, Config, Listen},
     dev::{self, DemoUpstream, DevHome},
     hardening,
@@ -25,6 +25,7 @@ use crate::{
     time::SystemClock,
 };
 
+mod key;
 mod verify;
 
 use self::verify::Verify;
@@ -48,6 +49,9 @@ enum Command {
     },
     /// Print the annotated default configuration: the reference of all options.
     DefaultConfig,
+    /// Make the keys that the store is sealed with, and replace them.
+    #[command(subcommand)]
+    Key(key::Key),
     /// Bring the store's schema up to date, and end. `serve` does so as well.
     Migrate {
         /// The configuration.
@@ -116,6 +120,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(options) => serve_dev(options).await,
         Command::CheckConfig { file } => check(file).await,
         Command::DefaultConfig => print(config::DEFAULT),
+        Command::Key(command) => key::run(command).await,
         Command::Migrate { config, force } => migrate(config, force).await,
         Command::ApiKey(command) => api_key::run(command).await,
         Command::ExplainPolicy(question) => explain::run(question),
@@ -182,7 +187,7 @@ async fn check(file: PathBuf) -> CliResult {
 
 async fn migrate(file: PathBuf, force: bool) -> CliResult {
     let config = Config::load(&file, &ProviderRegistry::builtin())?;
-    let store = open_store(&config.store, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
+    let Opened { store, .. } = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
     let prepared = if force { store.prepare_by_force().await } else { store.prepare().await };
     prepared.map_err(AppError::Store)?;
     store.close().await;

@@ -15,6 +15,7 @@ mod cache;
 mod check;
 mod credential;
 mod defaults;
+mod encryption;
 mod endpoint;
 mod grant;
 mod limits;
@@ -32,6 +33,7 @@ pub use authn::{AuthnConfig, MtlsConfig};
 pub use cache::CacheConfig;
 pub use check::{Report, check};
 pub use defaults::Defaults;
+pub use encryption::EncryptionConfig;
 pub use limits::Limits;
 pub use server::{Listen, ServerConfig, ServerTlsConfig};
 pub use store::StoreConfig;
@@ -58,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where tokens and grants outlive the process.
     pub store: StoreConfig,
+    /// The keys that what is stored is sealed with.
+    pub encryption: EncryptionConfig,
     /// How much is held in memory.
     pub cache: CacheConfig,
     /// Where it is recorded who got which token.

@@ -11,7 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rand::CryptoRng;
+use zeroize::Zeroizing;
 
 mod api;
 mod oauth2;
@@ -40,6 +42,7 @@ const KEY_FILE: &str = "demo-upstream.key";
 const CLIENT_SECRET_FILE: &str = "demo.client-secret";
 const REFRESH_TOKEN_FILE: &str = "demo.refresh-token";
 const PASSWORD_FILE: &str = "demo.password";
+const ENCRYPTION_KEY_FILE: &str = "encryption.key";
 
 /// The directory of dev mode and what is in it.
 #[derive(Debug)]
@@ -73,6 +76,12 @@ impl DevHome {
         write_private(&path.join(CLIENT_SECRET_FILE), key.client_secret().expose())?;
         write_private(&path.join(REFRESH_TOKEN_FILE), key.first_refresh_token().expose())?;
         write_private(&path.join(PASSWORD_FILE), key.password().expose())?;
+        let encryption_key = path.join(ENCRYPTION_KEY_FILE);
+        if !encryption_key.exists() {
+            let mut bytes = Zeroizing::new([0; 32]);
+            rng.fill_bytes(&mut *bytes);
+            write_private(&encryption_key, &Zeroizing::new(STANDARD.encode(*bytes)))?;
+        }
         Ok(Self { path, key })
     }
 
@@ -97,6 +106,10 @@ url = "sqlite:tokencache.db"
 
 [audit]
 sinks = ["memory"]
+
+[encryption]
+active = "dev"
+keys = {{ dev = {{ file = "{ENCRYPTION_KEY_FILE}" }} }}
 
 [credentials.demo]
 provider = "oauth2"

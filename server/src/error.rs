@@ -31,6 +31,9 @@ pub enum ErrorKind {
     Misconfigured,
     /// The key that a row is sealed with is not in the ring.
     KeyMissing,
+    /// A stored grant does not open under its credential's present configuration: one of them was changed by other hands than
+    /// this broker's. Permanent until the configuration or the grant changes.
+    ConfigTampered,
     /// The upstream refuses freshly minted tokens; no more are minted for a while.
     TooManyInvalidations,
     /// The caller exceeds its rate.
@@ -65,6 +68,7 @@ impl ErrorKind {
         Self::NeedsReauth,
         Self::Misconfigured,
         Self::KeyMissing,
+        Self::ConfigTampered,
         Self::TooManyInvalidations,
         Self::TooManyRequests,
         Self::Overloaded,
@@ -90,6 +94,7 @@ impl ErrorKind {
             Self::NeedsReauth => "NEEDS_REAUTH",
             Self::Misconfigured => "MISCONFIGURED",
             Self::KeyMissing => "KEY_MISSING",
+            Self::ConfigTampered => "CONFIG_TAMPERED",
             Self::TooManyInvalidations => "TOO_MANY_INVALIDATIONS",
             Self::TooManyRequests => "TOO_MANY_REQUESTS",
             Self::Overloaded => "OVERLOADED",
@@ -112,7 +117,7 @@ impl ErrorKind {
     /// Whether no attempt can succeed until a person changes the grant or the configuration.
     #[must_use]
     pub const fn is_permanent(self) -> bool {
-        matches!(self, Self::NeedsReauth | Self::Misconfigured)
+        matches!(self, Self::NeedsReauth | Self::Misconfigured | Self::ConfigTampered)
     }
 }
 

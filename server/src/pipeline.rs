@@ -21,10 +21,10 @@ use crate::{
     credential::Catalog,
     error::{Error, ErrorKind, Result},
     policy::{
-        Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, ServerRequest, WatchRequest,
-        authorize,
+        Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, RotateKeyRequest, ServerRequest,
+        WatchRequest, authorize,
     },
-    store::{AuditFilter, AuditRow, Rejected, Replica},
+    store::{AuditFilter, AuditRow, Rejected, Replica, sealed::KeyCensus},
     types::{Caller, CredentialName, Evidence, RejectedToken, Rejection, Selector, TokenKey, TokenRequest},
 };
 
@@ -336,6 +336,21 @@ impl Pipeline {
         };
         let listed = listed.await;
         self.recorded(event, listed).await
+    }
+
+    /// Seals everything in the store with the active key; with `dry_run` only counts.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where there is no key, `StoreDown`; `NotAllowed`.
+    pub async fn rotate_key(&self, call: &Identified, dry_run: bool) -> Result<KeyCensus> {
+        let mut event = call.event(Kind::AdminCall, Rpc::RotateEncryptionKey);
+        let rotated = async {
+            let request = self.admit(call, RotateKeyRequest { dry_run }, &mut event)?;
+            call.within(self.cache.rotate_key(&request)).await
+        };
+        let rotated = rotated.await;
+        self.recorded(event, rotated).await
     }
 
     /// What was recorded: events after the place `after`, at most `limit`, and where they were read.

@@ -155,6 +155,19 @@ impl Ask for AuditRequest {
     }
 }
 
+/// An operator's request to seal the whole store anew.
+#[derive(Clone, Copy, Debug)]
+pub struct RotateKeyRequest {
+    /// Only count.
+    pub dry_run: bool,
+}
+
+impl Ask for RotateKeyRequest {
+    fn question(&self) -> Question<'_> {
+        Question { action: Action::Operate, credential: None, selector: None }
+    }
+}
+
 impl<'a> Question<'a> {
     fn about_token(action: Action, selector: &'a Selector) -> Self {
         Self { action, credential: Some(&selector.credential), selector: Some(selector) }

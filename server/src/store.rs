@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     time::Timestamp,
     types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
@@ -35,6 +35,8 @@ mod memory;
 mod password;
 mod postgres;
 mod registry;
+pub mod sealed;
+mod secrets;
 pub mod spill;
 mod sql;
 mod sqlite;
@@ -47,12 +49,16 @@ pub use endpoint::{
     Admission, BreakerRule, CallOutcome, Departure, EndpointClaim, EndpointState, EndpointView, Gate, Pass, Turned,
 };
 pub use fleet::{Applied, EVENT_PATIENCE, Event, EventKind, Heartbeat, Replica};
-pub use grant::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall};
+pub use grant::{
+    Grant, GrantCandidate, GrantLoss, GrantOrigin, GrantSecret, GrantSeed, GrantUpdate, OpenIntent, RotationIntent,
+    StrayCall,
+};
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
 pub use password::{PasswordSource, SharedPassword};
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};
+pub use secrets::{Reseal, SecretCursor, SecretPage, StoredSecrets};
 pub use sqlite::SqliteTokenStore;
 pub use token::{Commit, Committed, FailedAttempt, Failures, Fence, Rejected, TokenRow, Write};
 
@@ -133,6 +139,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The grant of a credential.
     async fn load_grant(&self, credential: CredentialName) -> Result<Option<Grant>>;
 
+    /// Where the grant of a credential comes from, also of one that does not open.
+    async fn grant_origin(&self, credential: CredentialName) -> Result<Option<GrantOrigin>> {
+        let grant = self.load_grant(credential).await?;
+        Ok(grant.map(|grant| GrantOrigin { version: grant.version, seed: grant.seed }))
+    }
+
     /// Replaces the grant by one that a person supplied, if its version is still `expected` (0: there is none).
     /// Ends `needs_reauth` and any intent. Returns whether it did.
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool>;
@@ -174,7 +186,6 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Notes when API keys were last used, unless a later use is noted.
     async fn note_api_key_use(&self, used: Vec<(String, Timestamp)>) -> Result<()>;
-    }
 
     /// Keeps audit events, all or none. To repeat it is harmless: an event with a chain and a sequence that is known
     /// already is left as it is.
@@ -185,6 +196,28 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes audit events from before this time. Returns how many.
     async fn prune_audit(&self, older_than: Timestamp) -> Result<u64>;
+
+    /// A page of the secrets as they are kept, of at most `limit` rows. What changes meanwhile may be seen or not.
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage>;
+
+    /// Changes how the secrets of these rows are kept, in one transaction; a row that has changed since it was read stays as
+    /// it is. Returns how many were changed. Nobody is told, for what they are stays the same.
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64>;
+
+    /// Seals all secrets with the active key, as far as they are sealed with another one or not at all; with `dry_run` only
+    /// counts. May be broken off and begun again, and run beside all other operations.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where nothing is sealed.
+    async fn rotate_key(&self, _dry_run: bool) -> Result<sealed::KeyCensus> {
+        Err(Error::new(ErrorKind::Misconfigured, "nothing is sealed here: there is no key in [encryption]"))
+    }
+
+    /// Whether what is stored outlives the process, and so may be read by others than this program.
+    fn is_persistent(&self) -> bool {
+        true
+    }
 
     /// Whether several replicas may use the store at once. Then the methods below work; their defaults do not.
     fn is_shared(&self) -> bool {

@@ -84,6 +84,9 @@ pub(crate) fn next_step(error: &Error) -> Option<String> {
         (Some("NEEDS_REAUTH"), _) => "log in again and give the broker the new grant".into(),
         (Some("MISCONFIGURED"), _) => "correct the credential's configuration".into(),
         (Some("KEY_MISSING"), _) => "give the broker its encryption key back".into(),
+        (Some("CONFIG_TAMPERED"), _) => {
+            "restore the credential's configuration, or configure a new refresh token".into()
+        }
         (Some("TOO_MANY_INVALIDATIONS"), _) => {
             format!("the upstream refuses fresh tokens too: check the permissions there, then {}", retry())
         }

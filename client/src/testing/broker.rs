@@ -134,7 +134,7 @@ impl MemoryBroker {
     /// From now on there is no new token; `reason` is one of the broker's, e.g. `UPSTREAM_DOWN` or `NEEDS_REAUTH`.
     pub fn fail(&self, credential: &str, reason: &str) {
         let code = match reason {
-            "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" => Code::FailedPrecondition,
+            "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" | "CONFIG_TAMPERED" => Code::FailedPrecondition,
             "TOO_MANY_INVALIDATIONS" | "TOO_MANY_REQUESTS" | "OVERLOADED" => Code::ResourceExhausted,
             _ => Code::Unavailable,
         };

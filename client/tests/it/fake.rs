@@ -220,6 +220,13 @@ impl AdminService for FakeBroker {
         Err(Status::unimplemented("the fake is no fleet"))
     }
 
+    async fn rotate_encryption_key(
+        &self,
+        _: Request<v1::RotateEncryptionKeyRequest>,
+    ) -> Result<Response<v1::RotateEncryptionKeyResponse>, Status> {
+        Err(Status::unimplemented("the fake seals nothing"))
+    }
+
     async fn get_server_info(
         &self,
         _: Request<v1::GetServerInfoRequest>,

@@ -7,9 +7,12 @@ use tracing::{error, info, warn};
 
 use super::STORE_RETRY;
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     lifecycle::Shutdown,
-    store::{SharedStore, Write, spill::Spill},
+    store::{
+        SharedStore, Write,
+        spill::{Spill, Spilt},
+    },
 };
 
 /// Stores what was spilled, and removes the files. One that cannot be read stays, and is told of: it may hold the only
@@ -20,21 +23,31 @@ pub(super) async fn replay(spill: &Spill, store: &SharedStore, shutdown: &Shutdo
         vec![]
     });
     for file in files {
-        match Spill::read(&file) {
-            Ok(writes) => replay_file(&file, &writes, store, shutdown).await,
+        match spill.read(&file) {
+            Ok(spilt) => replay_file(&file, spilt, store, shutdown).await,
             Err(error) => error!(file = %file.display(), %error, "spilled tokens cannot be read; the file is left"),
         }
     }
 }
 
-async fn replay_file(file: &Path, writes: &[Write], store: &SharedStore, shutdown: &Shutdown) {
-    for write in writes {
+async fn replay_file(file: &Path, spilt: Spilt, store: &SharedStore, shutdown: &Shutdown) {
+    let Spilt { writes, mut left } = spilt;
+    for write in &writes {
         while let Err(error) = take(write, store).await {
+            // It is stored by the start that knows its credential again.
+            if error.kind() == ErrorKind::NoSuchCredential {
+                left.push(error.to_string());
+                break;
+            }
             warn!(credential = %write.credential(), %error, "what was spilled is not stored yet; trying again");
             if shutdown.orderly.run_until_cancelled(sleep(STORE_RETRY)).await.is_none() {
                 return;
             }
         }
+    }
+    if !left.is_empty() {
+        error!(file = %file.display(), ?left, "not all that was spilled can be stored; the file is left");
+        return;
     }
     match fs::remove_file(file) {
         Ok(()) => info!(file = %file.display(), writes = writes.len(), "stored what was spilled"),

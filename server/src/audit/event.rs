@@ -105,6 +105,8 @@ words! {
         ListAuditEvents = "ListAuditEvents",
         /// `AdminService.TailAuditEvents`.
         TailAuditEvents = "TailAuditEvents",
+        /// `AdminService.RotateEncryptionKey`.
+        RotateEncryptionKey = "RotateEncryptionKey",
         /// `ServerReflection.ServerReflectionInfo`, of either version.
         ServerReflectionInfo = "ServerReflectionInfo",
     }

@@ -108,7 +108,7 @@ pub fn idle_window(token: &Token, configured: Option<Duration>) -> Duration {
 /// bounds, else exponential backoff with full jitter.
 pub fn retry_delay(error: &Error, count: u32, rng: &mut impl Rng) -> Duration {
     match (error.kind(), error.retry_after()) {
-        (ErrorKind::NeedsReauth, _) => LOST_GRANT_CHECK,
+        (ErrorKind::NeedsReauth | ErrorKind::ConfigTampered, _) => LOST_GRANT_CHECK,
         (ErrorKind::Misconfigured, _) => BACKOFF_MAX,
         (_, Some(asked)) => asked.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end()),
         (_, None) => {

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     credential::{Credential, Endpoint},
     error::{Error, ErrorKind, Result},
-    policy::{Authorized, CredentialRequest, RefreshRequest, ServerRequest},
-    store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow},
+    policy::{Authorized, CredentialRequest, RefreshRequest, RotateKeyRequest, ServerRequest},
+    store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow, sealed::KeyCensus},
     time::Timestamp,
     types::{Fingerprint, Generation, TokenKey},
 };
@@ -139,14 +139,14 @@ impl TokenCache {
         let credential = self.credential(&request.name)?;
         let store = &self.parts.store;
         let rows = store.rows_of(request.name.clone(), MAX_ROWS).await?;
-        let grant = store.load_grant(request.name.clone()).await?;
+        let grant = unless_sealed_otherwise(store.load_grant(request.name.clone()).await)?;
         let shared_lease = store.holder(LeaseScope::Grant(request.name.clone())).await?;
         let mut tokens = Vec::with_capacity(rows.len());
         for row in rows {
             let own_lease = store.holder(LeaseScope::Token(row.key.hash())).await?;
             tokens.push(self.report(credential, row, own_lease.or_else(|| shared_lease.clone())));
         }
-        let mut report = summarize(credential, tokens, grant.as_ref());
+        let mut report = summarize(credential, tokens, grant.as_ref().map(Option::as_ref));
         if let Some(endpoint) = credential.endpoint.clone() {
             let view = store.endpoint(endpoint.origin.clone()).await?;
             report.explanation.push_str(&explain_endpoint(&endpoint, &view));
@@ -163,9 +163,9 @@ impl TokenCache {
     pub async fn summary(&self, request: &Authorized<CredentialRequest>) -> Result<CredentialReport> {
         let credential = self.credential(&request.name)?;
         let rows = self.parts.store.rows_of(request.name.clone(), MAX_ROWS).await?;
-        let grant = self.parts.store.load_grant(request.name.clone()).await?;
+        let grant = unless_sealed_otherwise(self.parts.store.load_grant(request.name.clone()).await)?;
         let tokens = rows.into_iter().map(|row| self.report(credential, row, None)).collect();
-        Ok(summarize(credential, tokens, grant.as_ref()))
+        Ok(summarize(credential, tokens, grant.as_ref().map(Option::as_ref)))
     }
 
     /// Replaces a token now, whatever its state: an operator's order spends one attempt in spite of backoff.
@@ -214,6 +214,15 @@ impl TokenCache {
         }])
     }
 
+    /// Seals everything in the store with the active key. To be cancelled leaves the rest for the next time.
+    ///
+    /// # Errors
+    ///
+    /// `Misconfigured` where there is no key; `StoreDown`.
+    pub async fn rotate_key(&self, request: &Authorized<RotateKeyRequest>) -> Result<KeyCensus> {
+        self.parts.store.rotate_key(request.dry_run).await
+    }
+
     /// How many tokens memory holds, about.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -259,7 +268,7 @@ fn state_of(row: &TokenRow, config: Fingerprint, tripped: bool, now: Timestamp) 
     let failed_with = row.failures.as_ref().filter(|failures| failures.config == config).map(|failures| failures.kind);
     match failed_with {
         Some(ErrorKind::NeedsReauth) => State::NeedsReauth,
-        Some(ErrorKind::Misconfigured) => State::Misconfigured,
+        Some(ErrorKind::Misconfigured | ErrorKind::ConfigTampered) => State::Misconfigured,
         _ if tripped => State::UpstreamRejects,
         Some(_) if valid => State::RefreshFailing,
         Some(_) => State::Unavailable,
@@ -268,12 +277,29 @@ fn state_of(row: &TokenRow, config: Fingerprint, tripped: bool, now: Timestamp) 
     }
 }
 
-fn summarize(credential: &Credential, tokens: Vec<TokenReport>, grant: Option<&Grant>) -> CredentialReport {
-    let grant = grant.map(GrantReport::from);
+/// A grant that does not open is a state to be shown, and no reason not to show all the others.
+fn unless_sealed_otherwise(loaded: Result<Option<Grant>>) -> Result<Result<Option<Grant>, Error>> {
+    match loaded {
+        Err(error) if matches!(error.kind(), ErrorKind::ConfigTampered | ErrorKind::KeyMissing) => Ok(Err(error)),
+        other => other.map(Ok),
+    }
+}
+
+fn summarize(
+    credential: &Credential,
+    tokens: Vec<TokenReport>,
+    grant: Result<Option<&Grant>, &Error>,
+) -> CredentialReport {
+    let unreadable = grant.err().map(|error| error.message().to_owned());
+    let grant = grant.ok().flatten().map(GrantReport::from);
     let lost = grant.as_ref().is_some_and(|grant| grant.needs_reauth.is_some());
     let worst = tokens.iter().map(|token| token.state).max().unwrap_or(State::Idle);
-    let state = if lost { State::NeedsReauth } else { worst };
-    let explanation = explain(state, &tokens, grant.as_ref());
+    let state = match (lost, &unreadable) {
+        (true, _) => State::NeedsReauth,
+        (false, Some(_)) => State::Misconfigured,
+        (false, None) => worst,
+    };
+    let explanation = unreadable.unwrap_or_else(|| explain(state, &tokens, grant.as_ref()));
     let (name, provider) = (credential.name.to_string(), credential.provider.kind());
     CredentialReport { name, provider, state, tokens, grant, endpoint: None, explanation }
 }

@@ -11,7 +11,7 @@ use humantime::parse_duration;
 
 use super::{CliResult, print};
 use crate::{
-    app::{AppError, open_store},
+    app::{AppError, Opened, open_store},
     authn::api_key::generate,
     config::Config,
     provider::registry::ProviderRegistry,
@@ -58,7 +58,7 @@ pub(super) async fn run(command: ApiKeyCommand) -> CliResult {
     if config.store.url.starts_with("memory:") {
         return Err("the store is `memory:`, whose keys end with the process: set store.url".into());
     }
-    let store = open_store(&config.store, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
+    let Opened { store, .. } = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
     store.prepare().await.map_err(AppError::Store)?;
     let done = act(&store, command.command).await;
     store.close().await;

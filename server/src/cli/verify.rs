@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliResult, print};
 use crate::{
-    app::{AppError, open_store},
+    app::{AppError, Opened, open_store},
     audit::verify::{Report, RowVerifier, Verifier},
     config::Config,
     provider::registry::ProviderRegistry,
@@ -60,7 +60,7 @@ impl Verify {
 
 async fn verify_store(file: PathBuf) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
     let config = Config::load(&file, &ProviderRegistry::builtin())?;
-    let store = open_store(&config.store, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
+    let Opened { store, .. } = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
     let (mut verifier, mut after) = (RowVerifier::default(), 0);
     loop {
         let rows = store.audit_events(after, AuditFilter::default(), PAGE).await.map_err(AppError::Store)?;

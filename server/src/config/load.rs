@@ -9,7 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, Limits, ServerConfig, StoreConfig, audit, credential,
+    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, EncryptionConfig, Limits, ServerConfig, StoreConfig, audit,
+    credential,
     endpoint::Endpoints,
     grant,
     reader::{Problems, Section},
@@ -88,6 +89,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let (server, store, cache, defaults) = (section("server"), section("store"), section("cache"), section("defaults"));
     let (authn, limits) = (section("authn"), section("limits"));
     let audit_log = section("audit");
+    let encryption = section("encryption");
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -102,11 +104,12 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
         grants: grant::read_all(root.value("grants").as_ref()),
         limits: Limits::read(&limits),
         store: StoreConfig::read(&store),
+        encryption: EncryptionConfig::read(&encryption),
         cache: CacheConfig::read(&cache),
         audit: audit::read(&audit_log),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, authn, limits, store, cache, audit_log, defaults].into_iter().for_each(Section::finish);
+    [root, server, authn, limits, store, encryption, cache, audit_log, defaults].into_iter().for_each(Section::finish);
     config
 }

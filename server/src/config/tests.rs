@@ -56,6 +56,7 @@ fn the_default_file_means_the_same_as_an_empty_one() {
         let config = Config::parse("default.toml", text, "", &toy::registry()).unwrap();
         assert_eq!(config.server, ServerConfig::default());
         assert_eq!(config.store, StoreConfig::default());
+        assert_eq!(config.encryption, EncryptionConfig::default());
         assert_eq!(config.cache, CacheConfig::default());
         assert_eq!(config.audit, AuditSettings::default());
         assert!(config.credentials.is_empty());

@@ -149,6 +149,21 @@ impl AdminService for Admin {
         answer(listed.map(|all| v1::ListReplicasResponse { replicas: all.into_iter().map(replica).collect() }))
     }
 
+    async fn rotate_encryption_key(
+        &self,
+        request: Request<v1::RotateEncryptionKeyRequest>,
+    ) -> Result<Response<v1::RotateEncryptionKeyResponse>, Status> {
+        let call = identified(&self.pipeline, &request, Rpc::RotateEncryptionKey).await?;
+        let rotated = self.pipeline.rotate_key(&call, request.get_ref().dry_run).await;
+        answer(rotated.map(|census| v1::RotateEncryptionKeyResponse {
+            active: census.active,
+            resealed_rows: census.resealed,
+            current_rows: census.current,
+            unreadable: row_counts(census.unreadable),
+            remaining: row_counts(census.remaining),
+        }))
+    }
+
     async fn get_server_info(
         &self,
         request: Request<v1::GetServerInfoRequest>,
@@ -238,6 +253,10 @@ fn audit_page_start(page_token: &str) -> ServiceResult<u64> {
         check.add("page_token", "not a next_page_token that was returned before");
     }
     check.finish(place.unwrap_or(0))
+}
+
+fn row_counts<N: Into<String>>(counts: impl IntoIterator<Item = (N, u64)>) -> Vec<v1::RowCount> {
+    counts.into_iter().map(|(name, rows)| v1::RowCount { name: name.into(), rows }).collect()
 }
 
 fn answer<T>(result: ServiceResult<T>) -> Result<Response<T>, Status> {

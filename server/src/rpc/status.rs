@@ -18,7 +18,9 @@ const fn code(kind: ErrorKind) -> Code {
         ErrorKind::NoIdentity | ErrorKind::BadIdentity => Code::Unauthenticated,
         ErrorKind::NotAllowed => Code::PermissionDenied,
         ErrorKind::NoSuchCredential => Code::NotFound,
-        ErrorKind::NeedsReauth | ErrorKind::Misconfigured | ErrorKind::KeyMissing => Code::FailedPrecondition,
+        ErrorKind::NeedsReauth | ErrorKind::Misconfigured | ErrorKind::KeyMissing | ErrorKind::ConfigTampered => {
+            Code::FailedPrecondition
+        }
         ErrorKind::TooManyInvalidations | ErrorKind::TooManyRequests | ErrorKind::Overloaded => Code::ResourceExhausted,
         ErrorKind::UpstreamDown
         | ErrorKind::UpstreamThrottled

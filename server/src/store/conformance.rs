@@ -11,6 +11,7 @@ mod grants;
 mod journal;
 mod leases;
 pub(crate) mod samples;
+mod secrets;
 mod tokens;
 
 use super::SharedStore;
@@ -139,6 +140,10 @@ pub async fn run_without_hints(make: impl AsyncFn() -> SharedStore) {
             audit_events_are_found_by_what_they_are,
             audit_events_are_paged,
             old_audit_events_are_pruned;
+        secrets:
+            each_row_with_secrets_is_seen_once,
+            what_is_kept_anew_is_the_same_secret,
+            a_row_that_has_changed_since_is_left_as_it_is;
         fleet:
             a_replica_is_seen_with_what_it_has_applied,
             what_a_replica_has_applied_is_told_apart_from_its_lease,

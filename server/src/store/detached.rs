@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantOrigin, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -150,6 +150,10 @@ impl TokenStore for DetachedTokenStore {
         self.run(move |store| async move { store.load_grant(credential).await }).await
     }
 
+    async fn grant_origin(&self, credential: CredentialName) -> Result<Option<GrantOrigin>> {
+        self.run(move |store| async move { store.grant_origin(credential).await }).await
+    }
+
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
         self.run(move |store| async move { store.plant_grant(seed, expected).await }).await
     }
@@ -204,6 +208,18 @@ impl TokenStore for DetachedTokenStore {
 
     async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
         self.run(move |store| async move { store.prune_audit(older_than).await }).await
+    }
+
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage> {
+        self.run(move |store| async move { store.secrets(from, limit).await }).await
+    }
+
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64> {
+        self.run(move |store| async move { store.reseal(changes).await }).await
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.inner.is_persistent()
     }
 
     fn is_shared(&self) -> bool {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedStore, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantOrigin, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, SharedStore, TokenRow, TokenStore, Turned,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -97,6 +97,10 @@ macro_rules! with_faults {
                 self.inner.kind()
             }
 
+            fn is_persistent(&self) -> bool {
+                self.inner.is_persistent()
+            }
+
             fn is_shared(&self) -> bool {
                 self.inner.is_shared()
             }
@@ -141,6 +145,7 @@ with_faults! {
     fn reject(key: KeyHash, generation: Generation) -> Rejected;
     fn candidates(credential: CredentialName) -> Vec<GrantCandidate>;
     fn load_grant(credential: CredentialName) -> Option<Grant>;
+    fn grant_origin(credential: CredentialName) -> Option<GrantOrigin>;
     fn plant_grant(seed: GrantSeed, expected: u64) -> bool;
     fn advance_grant(credential: CredentialName, update: GrantUpdate) -> bool;
     fn begin_rotation(intent: RotationIntent) -> bool;
@@ -151,6 +156,8 @@ with_faults! {
     fn append_audit(rows: Vec<AuditRow>) -> ();
     fn audit_events(after: u64, filter: AuditFilter, limit: u32) -> Vec<AuditRow>;
     fn prune_audit(older_than: Timestamp) -> u64;
+    fn secrets(from: SecretCursor, limit: u32) -> SecretPage;
+    fn reseal(changes: Vec<Reseal>) -> u64;
     fn heartbeat(beat: Heartbeat) -> ();
     fn applied(replica: ReplicaId, applied: Applied) -> bool;
     fn replicas() -> Vec<Replica>;

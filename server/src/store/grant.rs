@@ -7,6 +7,27 @@ use crate::{
     types::{CredentialName, Fingerprint, Secret},
 };
 
+/// A refresh token, and what it is told from others by: its value may be sealed, and the same one sealed twice differs.
+#[derive(Clone, Debug)]
+pub struct GrantSecret {
+    /// The refresh token, as it is to be kept.
+    pub value: Secret,
+    /// Fingerprint of the refresh token itself.
+    pub fingerprint: Fingerprint,
+}
+
+impl From<Secret> for GrantSecret {
+    fn from(value: Secret) -> Self {
+        Self { fingerprint: Fingerprint::of(&value), value }
+    }
+}
+
+impl From<&str> for GrantSecret {
+    fn from(value: &str) -> Self {
+        Secret::from(value).into()
+    }
+}
+
 /// A refresh token that the upstream issued.
 #[derive(Clone, Debug)]
 pub struct GrantUpdate {
@@ -15,11 +36,13 @@ pub struct GrantUpdate {
     /// The count of the grant's journal then, with the call's own intent.
     pub as_of: u64,
     /// The refresh token that was sent for it, and may be sent again to a lenient upstream.
-    pub sent: Secret,
+    pub sent: GrantSecret,
     /// The new one.
-    pub refresh_token: Secret,
+    pub refresh_token: GrantSecret,
+    /// The new one as a candidate keeps it, should it become no more than that. `None`: as the grant would.
+    pub late: Option<Secret>,
     /// Those that the upstream refused before it took the one that was sent: they are dead.
-    pub refused: Vec<Secret>,
+    pub refused: Vec<GrantSecret>,
     /// The owner of the intent that ends with it.
     pub intent: Option<String>,
     /// When it was received.
@@ -37,6 +60,8 @@ pub struct Grant {
     pub refresh_token: Secret,
     /// The one that was sent for it, which a lenient upstream may still take; after a planting the one of before.
     pub previous: Option<Secret>,
+    /// The version with which `previous` became that. 0: it was not noted.
+    pub previous_since: u64,
     /// Fingerprint of the refresh token that a person supplied and that this one descends from.
     pub seed: Fingerprint,
     /// The version with which that person supplied it: what is older has nothing to do with it.
@@ -55,6 +80,15 @@ pub struct Grant {
     pub updated_at: Timestamp,
 }
 
+/// Where a grant comes from, without its secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantOrigin {
+    /// Its version.
+    pub version: u64,
+    /// Fingerprint of the refresh token that a person supplied and that it descends from.
+    pub seed: Fingerprint,
+}
+
 /// A refresh token that came too late to become the grant's, and which the upstream may hold for the live one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantCandidate {
@@ -62,6 +96,8 @@ pub struct GrantCandidate {
     pub base_version: u64,
     /// The refresh token.
     pub refresh_token: Secret,
+    /// Its fingerprint. `None`: it was kept by a program that did not note it.
+    pub fingerprint: Option<Fingerprint>,
     /// When it was received.
     pub at: Timestamp,
 }
@@ -72,7 +108,9 @@ pub struct GrantSeed {
     /// Whose it is.
     pub credential: CredentialName,
     /// The refresh token.
-    pub refresh_token: Secret,
+    pub refresh_token: GrantSecret,
+    /// The grant's own of before, which it takes the place of. `None`: there is none, or it cannot be read.
+    pub previous: Option<GrantSecret>,
     /// When it was read.
     pub at: Timestamp,
 }

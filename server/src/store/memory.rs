@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, RotationIntent, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},
@@ -23,6 +23,7 @@ use crate::{
 mod audit;
 mod endpoints;
 mod grants;
+mod secrets;
 
 /// Keeps everything in memory. Its own clock is the one that it is given.
 #[derive(Debug)]
@@ -252,6 +253,19 @@ impl TokenStore for MemoryTokenStore {
 
     async fn prune_audit(&self, older_than: Timestamp) -> Result<u64> {
         Ok(self.state()?.audit.prune(older_than))
+    }
+
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage> {
+        Ok(self.state()?.secrets(&from, limit as usize))
+    }
+
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64> {
+        let mut state = self.state()?;
+        Ok(changes.into_iter().filter_map(|change| state.reseal(change)).count() as u64)
+    }
+
+    fn is_persistent(&self) -> bool {
+        false
     }
 
     fn is_shared(&self) -> bool {

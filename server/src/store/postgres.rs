@@ -29,7 +29,8 @@ use self::{
     transaction::{Need, PgTransaction, retried},
 };
 use super::{
-    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, RotationIntent, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, SharedPassword, StoreUrl, TokenRow, TokenStore, Turned,
+    secrets::value_of,
     sql::{
         self,
         rows::{HolderColumns, json, lease_millis, signed},
@@ -39,7 +40,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, Origin, ReplicaId},
+    types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
 mod api_keys;
@@ -54,6 +55,7 @@ mod pool;
 mod queries;
 mod route;
 mod schema;
+mod secrets;
 mod tokens;
 mod transaction;
 
@@ -240,7 +242,7 @@ impl TokenStore for PgTokenStore {
 
     async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
         let after = after.as_ref().map_or(&[][..], |after| &after.as_bytes()[..]);
-        retried("scan", || self.rows(sql::SCAN, after, limit)).await
+        retried("scan", || self.try_scan(after, limit)).await
     }
 
     async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>> {
@@ -324,14 +326,25 @@ impl TokenStore for PgTokenStore {
     }
 
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
-        let GrantSeed { credential, refresh_token, at } = seed;
-        let fingerprint = Fingerprint::of(&refresh_token).to_string();
-        let (name, secret, print) = (credential.as_str(), refresh_token.expose().as_bytes(), fingerprint.as_str());
+        let GrantSeed { credential, refresh_token, previous, at } = seed;
+        let (secret, print) = (refresh_token.value.expose().as_bytes(), refresh_token.fingerprint.to_string());
+        let (name, print, before) = (credential.as_str(), print.as_str(), value_of(previous.as_ref()));
+        let before_print = previous.as_ref().map(|previous| previous.fingerprint.to_string());
         let plant = || {
             self.execute(if expected == 0 {
                 query!(self, sql::INSERT_GRANT, name, secret, print, at.as_millis())
             } else {
-                query!(self, sql::REPLACE_GRANT, name, signed(expected), secret, print, at.as_millis())
+                query!(
+                    self,
+                    sql::REPLACE_GRANT,
+                    name,
+                    signed(expected),
+                    secret,
+                    print,
+                    at.as_millis(),
+                    before,
+                    before_print.as_deref()
+                )
             })
         };
         Ok(retried("plant_grant", plant).await? == 1)
@@ -440,6 +453,14 @@ impl TokenStore for PgTokenStore {
             retried("note_api_key_use", note).await?;
         }
         Ok(())
+    }
+
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage> {
+        retried("secrets", || self.try_secrets(&from, limit)).await
+    }
+
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64> {
+        retried("reseal", || self.try_reseal(&changes)).await
     }
 
     async fn ping(&self) -> Result<()> {

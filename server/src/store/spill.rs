@@ -1,4 +1,5 @@
-//! The local journal: what the store has not taken when the process has to end, in files that their owner alone can read.
+//! The local journal: what the store has not taken when the process has to end, in files that their owner alone can read and
+//! that are sealed where the store is: each write for its place in its file, and for the configuration of its credential.
 //!
 //! A file is on the disk before its name is, and is removed once the store has all of it. Storing twice is harmless:
 //! tokens are fenced on their generation, and a refresh token that is known already is not kept again.
@@ -9,12 +10,16 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Commit, Fence, GrantUpdate, Write};
+use super::{
+    Commit, Fence, GrantUpdate, Write,
+    sealed::{Place, Sealer},
+};
 use crate::{
     time::Timestamp,
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
@@ -23,8 +28,11 @@ use crate::{
 /// What the names of the files end with.
 const ENDING: &str = "spill.json";
 
-/// The form of the files.
-const FORM: u32 = 1;
+/// The form of the files whose writes are sealed.
+const FORM: u32 = 2;
+
+/// The form of those in the clear.
+const CLEAR_FORM: u32 = 1;
 
 /// Room for a file's text, so that it does not grow and leave copies behind (zeroize#179).
 const ROOM: usize = 256 * 1024;
@@ -33,13 +41,23 @@ const ROOM: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Spill {
     directory: PathBuf,
+    sealer: Option<Arc<Sealer>>,
+}
+
+/// What is in a file.
+#[derive(Debug)]
+pub struct Spilt {
+    /// What can be stored.
+    pub writes: Vec<Write>,
+    /// Why others cannot: whose, and what is wrong.
+    pub left: Vec<String>,
 }
 
 impl Spill {
-    /// One in this directory, which is made when it is needed.
+    /// One in this directory, which is made when it is needed; sealed, if there is anything to seal it with.
     #[must_use]
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+    pub fn new(directory: &Path, sealer: Option<Arc<Sealer>>) -> Self {
+        Self { directory: directory.to_owned(), sealer }
     }
 
     /// The directory.
@@ -55,9 +73,10 @@ impl Spill {
     /// If the disk is full, or the directory cannot be written.
     pub fn save(&self, name: &str, writes: &[Write]) -> io::Result<PathBuf> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let form = Form { form: FORM, writes: writes.iter().map(Spilled::from).collect() };
-        let mut text = Zeroizing::new(Vec::with_capacity(ROOM));
-        serde_json::to_writer(&mut *text, &form)?;
+        let text = match &self.sealer {
+            Some(sealer) => sealed(sealer, name, writes)?,
+            None => in_the_clear(writes)?,
+        };
         let place = self.directory.join(format!("{name}.{ENDING}"));
         let unfinished = place.with_extension("unfinished");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
@@ -90,23 +109,102 @@ impl Spill {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or was not written by [`Spill::save`]. The error tells nothing of its contents.
-    pub fn read(file: &Path) -> io::Result<Vec<Write>> {
+    /// If it cannot be read, or was not written by [`Spill::save`], or is in the clear where that is not accepted. The error
+    /// tells nothing of its contents.
+    pub fn read(&self, file: &Path) -> io::Result<Spilt> {
         let text = Zeroizing::new(fs::read(file)?);
-        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let form: Form = serde_json::from_slice(&text).map_err(|_| invalid("not a file of spilled tokens"))?;
-        if form.form != FORM {
-            return Err(invalid("the file was written by another version"));
+        let no_spill = |_| invalid("not a file of spilled tokens");
+        let head: Head = serde_json::from_slice(&text).map_err(no_spill)?;
+        match (head.form, &self.sealer) {
+            (FORM, Some(sealer)) => {
+                let form: Form<SealedWrite> = serde_json::from_slice(&text).map_err(no_spill)?;
+                Ok(open(sealer, &stem(file), form.writes))
+            }
+            (FORM, None) => Err(invalid("the file is sealed, and there is no key")),
+            (CLEAR_FORM, Some(sealer)) if !sealer.accepts_plaintext() => {
+                Err(invalid("the file is in the clear: set encryption.accept_plaintext = true to have it stored"))
+            }
+            (CLEAR_FORM, _) => {
+                let form: Form<Spilled> = serde_json::from_slice(&text).map_err(no_spill)?;
+                let writes = form.writes.into_iter().map(|spilled| Write::try_from(spilled).map_err(invalid));
+                Ok(Spilt { writes: writes.collect::<io::Result<_>>()?, left: vec![] })
+            }
+            _ => Err(invalid("the file was written by another version")),
         }
-        let writes = form.writes.into_iter().map(|spilled| Write::try_from(spilled).map_err(invalid));
-        writes.collect()
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Form {
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+/// The name of a file without its ending: what its writes are sealed for.
+fn stem(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(ENDING).and_then(|name| name.strip_suffix('.')).unwrap_or_default().to_owned()
+}
+
+fn in_the_clear(writes: &[Write]) -> io::Result<Zeroizing<Vec<u8>>> {
+    let form = Form { form: CLEAR_FORM, writes: writes.iter().map(Spilled::from).collect() };
+    let mut text = Zeroizing::new(Vec::with_capacity(ROOM));
+    serde_json::to_writer(&mut *text, &form)?;
+    Ok(text)
+}
+
+fn sealed(sealer: &Sealer, name: &str, writes: &[Write]) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut form = Form { form: FORM, writes: Vec::with_capacity(writes.len()) };
+    for (number, write) in (0..).zip(writes) {
+        let config = sealer.config_of(write.credential()).map_err(io::Error::other)?;
+        let place = Place::of_spilled(name, write.credential(), number, config);
+        let mut clear = Zeroizing::new(Vec::with_capacity(ROOM));
+        serde_json::to_writer(&mut *clear, &Spilled::from(write))?;
+        let clear = std::str::from_utf8(&clear).map(Secret::from).map_err(io::Error::other)?;
+        let sealed = sealer.seal(&place, &clear).map_err(io::Error::other)?;
+        form.writes.push(SealedWrite { credential: write.credential().to_string(), sealed: sealed.expose().clone() });
+    }
+    Ok(Zeroizing::new(serde_json::to_vec(&form)?))
+}
+
+fn open(sealer: &Sealer, name: &str, writes: Vec<SealedWrite>) -> Spilt {
+    let mut spilt = Spilt { writes: vec![], left: vec![] };
+    for (number, write) in (0..).zip(writes) {
+        match write.open(sealer, name, number) {
+            Ok(write) => spilt.writes.push(write),
+            Err(why) => spilt.left.push(format!("{}: {why}", write.credential)),
+        }
+    }
+    spilt
+}
+
+#[derive(Deserialize)]
+struct Head {
     form: u32,
-    writes: Vec<Spilled>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Form<W> {
+    form: u32,
+    writes: Vec<W>,
+}
+
+/// A write that is sealed.
+#[derive(Serialize, Deserialize)]
+struct SealedWrite {
+    credential: String,
+    sealed: String,
+}
+
+impl SealedWrite {
+    fn open(&self, sealer: &Sealer, name: &str, number: u64) -> Result<Write, String> {
+        let credential = CredentialName::parse(&self.credential).map_err(|rule| rule.to_string())?;
+        let config = sealer.config_of(&credential).map_err(|error| error.to_string())?;
+        let place = Place::of_spilled(name, &credential, number, config);
+        let clear = sealer.open(&place, &self.sealed.as_str().into());
+        let clear =
+            clear.map_err(|why| format!("it does not open under the present keys and configuration ({why:?})"))?;
+        let spilled: Spilled = serde_json::from_str(clear.expose()).map_err(|_| "it is damaged")?;
+        Ok(Write::try_from(spilled)?)
+    }
 }
 
 /// A write in clear words. It lives for as long as it takes to put it into a file or to read it.
@@ -187,9 +285,9 @@ impl From<&GrantUpdate> for SpilledGrant {
         Self {
             base_version: update.base_version,
             as_of: update.as_of,
-            sent: clear(&update.sent),
-            refresh_token: clear(&update.refresh_token),
-            refused: update.refused.iter().map(clear).collect(),
+            sent: clear(&update.sent.value),
+            refresh_token: clear(&update.refresh_token.value),
+            refused: update.refused.iter().map(|refused| clear(&refused.value)).collect(),
             intent: update.intent.clone(),
             at: update.at.as_millis(),
         }
@@ -239,9 +337,10 @@ impl From<SpilledGrant> for GrantUpdate {
         Self {
             base_version: spilled.base_version,
             as_of: spilled.as_of,
-            sent: secret(&spilled.sent),
-            refresh_token: secret(&spilled.refresh_token),
-            refused: spilled.refused.iter().map(secret).collect(),
+            sent: secret(&spilled.sent).into(),
+            refresh_token: secret(&spilled.refresh_token).into(),
+            late: None,
+            refused: spilled.refused.iter().map(|refused| secret(refused).into()).collect(),
             intent: spilled.intent,
             at: Timestamp::from_millis(spilled.at),
         }
@@ -249,62 +348,4 @@ impl From<SpilledGrant> for GrantUpdate {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-    use crate::store::conformance::samples::{commit_with_grant, credential, key};
-
-    fn writes() -> Vec<Write> {
-        let served = Commit { fence: Fence::Above, ..commit_with_grant(&key("b/c"), 9, 3, "r2") };
-        let Some(update) = served.grant.clone() else { unreachable!("it has one") };
-        vec![
-            Write::Token(Commit { grant: None, ..commit_with_grant(&key("a"), 1, 0, "") }),
-            Write::Token(served),
-            Write::Grant(credential("c"), update),
-        ]
-    }
-
-    #[test]
-    fn what_is_spilled_is_read_again_to_the_byte() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let spill = Spill::new(&directory.path().join("made/when/needed"));
-        assert_eq!(spill.files().expect("none yet"), Vec::<PathBuf>::new());
-        let file = spill.save("r1-1", &writes()).expect("written");
-        assert_eq!(spill.files().expect("readable"), std::slice::from_ref(&file));
-        // Debug hides the secrets; the tokens are compared by themselves.
-        let read = Spill::read(&file).expect("valid");
-        assert_eq!(format!("{read:?}"), format!("{:?}", writes()));
-        let tokens = |writes: &[Write]| -> Vec<Option<Token>> {
-            let token =
-                |write: &Write| if let Write::Token(commit) = write { Some(commit.token.clone()) } else { None };
-            writes.iter().map(token).collect()
-        };
-        assert_eq!(tokens(&read), tokens(&writes()));
-        let secret = |write: &Write| match write {
-            Write::Token(commit) => commit.grant.as_ref().map(|grant| grant.refresh_token.clone()),
-            Write::Grant(_, update) => Some(update.refresh_token.clone()),
-        };
-        assert_eq!(read.iter().map(secret).collect::<Vec<_>>(), writes().iter().map(secret).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn its_owner_alone_can_read_it() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let spill = Spill::new(&directory.path().join("spill"));
-        let file = spill.save("r1-1", &writes()).expect("written");
-        let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
-        assert_eq!((mode(&file), mode(spill.directory())), (0o600, 0o700));
-    }
-
-    #[test]
-    fn a_file_that_is_no_spill_is_an_error_that_tells_nothing_of_it() {
-        let directory = tempfile::tempdir().expect("a directory");
-        for text in ["s3cr3t", r#"{"form":2,"writes":[]}"#, r#"{"form":1,"writes":[{"credential":"s3cr3t !"}]}"#] {
-            let file = directory.path().join("x.spill.json");
-            fs::write(&file, text).expect("written");
-            let error = Spill::read(&file).expect_err(text);
-            assert!(!error.to_string().contains("s3cr3t"), "{error}");
-        }
-    }
-}
+mod tests;

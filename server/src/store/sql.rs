@@ -7,6 +7,7 @@ pub(super) mod api_keys;
 pub(super) mod endpoints;
 pub(super) mod rows;
 pub(super) mod schema;
+pub(super) mod secrets;
 
 macro_rules! token_columns {
     () => {
@@ -69,39 +70,48 @@ pub(super) const FLOOR: &str = "SELECT min_generation, generation, reject_event 
 pub(super) const SET_REJECT_EVENT: &str = "UPDATE tokens SET reject_event = $2 WHERE key_hash = $1";
 
 pub(super) const CANDIDATES: &str = "\
-    SELECT base_version, refresh_token, received_at FROM grant_candidates WHERE credential = $1 ORDER BY id";
+    SELECT base_version, refresh_token, fingerprint, received_at FROM grant_candidates WHERE credential = $1 ORDER BY id";
 
 /// The first grant of a credential.
 pub(super) const INSERT_GRANT: &str = "\
-    INSERT INTO grants (credential, version, planted, refresh_token, seed, updated_at) VALUES ($1, 1, 1, $2, $3, $4) \
+    INSERT INTO grants (credential, version, planted, refresh_token, fingerprint, seed, updated_at) \
+    VALUES ($1, 1, 1, $2, $3, $3, $4) \
     ON CONFLICT (credential) DO NOTHING";
 
 /// A new grant by a person's hand: calls with the old one have nothing to do with it.
 pub(super) const REPLACE_GRANT: &str = "\
-    UPDATE grants SET version = version + 1, planted = version + 1, previous = refresh_token, refresh_token = $3, \
-        seed = $4, intent_owner = NULL, intent_token = NULL, intent_at = NULL, stray_token = NULL, stray_at = NULL, \
+    UPDATE grants SET version = version + 1, planted = version + 1, previous = $6, previous_fingerprint = $7, \
+        previous_version = version + 1, refresh_token = $3, fingerprint = $4, seed = $4, intent_owner = NULL, intent_token = NULL, intent_at = NULL, stray_token = NULL, stray_at = NULL, \
         needs_reauth = NULL, retry = FALSE, updated_at = $5 \
     WHERE credential = $1 AND version = $2";
 
 /// A new refresh token from the upstream; one that came back unchanged does not displace the one before. A loss that was
 /// recorded after its call was begun stays.
 pub(super) const ROTATE_GRANT: &str = "\
-    UPDATE grants SET version = version + 1, previous = CASE WHEN $4 = $3 THEN previous ELSE $4 END, \
-        refresh_token = $3, needs_reauth = CASE WHEN $5 < lost_at THEN needs_reauth END, \
+    UPDATE grants SET version = version + 1, previous = CASE WHEN $8 = $7 THEN previous ELSE $4 END, \
+        previous_fingerprint = CASE WHEN $8 = $7 THEN previous_fingerprint ELSE $8 END, \
+        previous_version = CASE WHEN $8 = $7 THEN previous_version ELSE version + 1 END, \
+        refresh_token = $3, fingerprint = $7, needs_reauth = CASE WHEN $5 < lost_at THEN needs_reauth END, \
         retry = (needs_reauth IS NOT NULL AND $5 < lost_at), updated_at = $6 \
     WHERE credential = $1 AND version = $2";
 
-/// A refresh token that is late, unless it is known already because its commit is repeated.
+/// A refresh token that is late, unless it is known already because its commit is repeated. It is known by its fingerprint;
+/// of a row that was written before there were any, by its value, which was never sealed.
 pub(super) const INSERT_CANDIDATE: &str = "\
-    INSERT INTO grant_candidates (credential, base_version, refresh_token, received_at) SELECT $1, $2, $3, $4 \
-    WHERE NOT EXISTS (SELECT 1 FROM grants WHERE credential = $1 AND (refresh_token = $3 OR previous = $3)) \
-        AND NOT EXISTS (SELECT 1 FROM grant_candidates WHERE credential = $1 AND refresh_token = $3)";
+    INSERT INTO grant_candidates (credential, base_version, refresh_token, received_at, fingerprint) \
+    SELECT $1, $2, $3, $4, $5 \
+    WHERE NOT EXISTS (SELECT 1 FROM grants WHERE credential = $1 AND (fingerprint = $5 OR previous_fingerprint = $5 \
+            OR (fingerprint IS NULL AND refresh_token = $3) OR (previous_fingerprint IS NULL AND previous = $3))) \
+        AND NOT EXISTS (SELECT 1 FROM grant_candidates WHERE credential = $1 \
+            AND (fingerprint = $5 OR (fingerprint IS NULL AND refresh_token = $3)))";
 
 /// After a candidate of the same person's log-in: if the grant is lost, there is something to try.
 pub(super) const REVIVE: &str = "\
     UPDATE grants SET retry = TRUE WHERE credential = $1 AND needs_reauth IS NOT NULL AND planted <= $2";
 
-pub(super) const DROP_CANDIDATE: &str = "DELETE FROM grant_candidates WHERE credential = $1 AND refresh_token = $2";
+pub(super) const DROP_CANDIDATE: &str = "\
+    DELETE FROM grant_candidates \
+    WHERE credential = $1 AND (fingerprint = $3 OR (fingerprint IS NULL AND refresh_token = $2))";
 
 /// The owner's own, never a successor's.
 pub(super) const END_INTENT: &str = "\
@@ -111,6 +121,31 @@ pub(super) const END_INTENT: &str = "\
 pub(super) const LOSE_GRANT: &str = "\
     UPDATE grants SET needs_reauth = $3, retry = FALSE, journal = journal + 1, lost_at = journal + 1 \
     WHERE credential = $1 AND version = $2";
+
+/// Every hash is greater than the empty one, every name than the empty text.
+pub(super) const TOKEN_SECRETS: &str = "\
+    SELECT key_hash, generation, config, access_token, attributes FROM tokens \
+    WHERE key_hash > $1 AND access_token IS NOT NULL ORDER BY key_hash LIMIT $2";
+
+pub(super) const GRANT_SECRETS: &str = "\
+    SELECT credential, version, refresh_token, fingerprint, previous, previous_fingerprint, previous_version \
+    FROM grants WHERE credential > $1 ORDER BY credential LIMIT $2";
+
+pub(super) const CANDIDATE_SECRETS: &str = "\
+    SELECT id, credential, base_version, refresh_token, fingerprint FROM grant_candidates \
+    WHERE id > $1 ORDER BY id LIMIT $2";
+
+/// The attributes change with the token alone.
+pub(super) const RESEAL_TOKEN: &str = "\
+    UPDATE tokens SET access_token = $4, attributes = $5 WHERE key_hash = $1 AND generation = $2 AND access_token = $3";
+
+/// The one before changes with the version alone.
+pub(super) const RESEAL_GRANT: &str = "\
+    UPDATE grants SET refresh_token = $4, fingerprint = $5, previous = $6, previous_fingerprint = $7 \
+    WHERE credential = $1 AND version = $2 AND refresh_token = $3";
+
+pub(super) const RESEAL_CANDIDATE: &str =
+    "UPDATE grant_candidates SET refresh_token = $3, fingerprint = $4 WHERE id = $1 AND refresh_token = $2";
 
 pub(super) const RELEASE: &str = "DELETE FROM leases WHERE scope = $1 AND owner = $2";
 

@@ -17,7 +17,8 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Admission, ApiKey, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, RotationIntent, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Reseal, RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
+    secrets::value_of,
     sql::{
         self,
         rows::{EventColumns, HolderColumns, all, json, lease_millis, signed},
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     error::Result,
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, Origin},
+    types::{CredentialName, Generation, KeyHash, Origin},
 };
 
 mod api_keys;
@@ -38,6 +39,7 @@ mod error;
 mod grants;
 mod queries;
 mod schema;
+mod secrets;
 mod tokens;
 mod transaction;
 
@@ -165,7 +167,7 @@ impl TokenStore for SqliteTokenStore {
 
     async fn scan(&self, after: Option<KeyHash>, limit: u32) -> Result<Vec<TokenRow>> {
         let after = after.as_ref().map_or(&[][..], |after| &after.as_bytes()[..]);
-        retried("scan", || self.rows(sql::SCAN, after, limit)).await
+        retried("scan", || self.try_scan(after, limit)).await
     }
 
     async fn rows_of(&self, credential: CredentialName, limit: u32) -> Result<Vec<TokenRow>> {
@@ -248,14 +250,24 @@ impl TokenStore for SqliteTokenStore {
     }
 
     async fn plant_grant(&self, seed: GrantSeed, expected: u64) -> Result<bool> {
-        let GrantSeed { credential, refresh_token, at } = seed;
-        let fingerprint = Fingerprint::of(&refresh_token).to_string();
-        let (name, secret, print) = (credential.as_str(), refresh_token.expose().as_bytes(), fingerprint.as_str());
+        let GrantSeed { credential, refresh_token, previous, at } = seed;
+        let (secret, print) = (refresh_token.value.expose().as_bytes(), refresh_token.fingerprint.to_string());
+        let (name, print, before) = (credential.as_str(), print.as_str(), value_of(previous.as_ref()));
+        let before_print = previous.as_ref().map(|previous| previous.fingerprint.to_string());
         let plant = || {
             self.execute(if expected == 0 {
                 query!(sql::INSERT_GRANT, name, secret, print, at.as_millis())
             } else {
-                query!(sql::REPLACE_GRANT, name, signed(expected), secret, print, at.as_millis())
+                query!(
+                    sql::REPLACE_GRANT,
+                    name,
+                    signed(expected),
+                    secret,
+                    print,
+                    at.as_millis(),
+                    before,
+                    before_print.as_deref()
+                )
             })
         };
         Ok(retried("plant_grant", plant).await? == 1)
@@ -336,6 +348,14 @@ impl TokenStore for SqliteTokenStore {
                 return Ok(pruned);
             }
         }
+    }
+
+    async fn secrets(&self, from: SecretCursor, limit: u32) -> Result<SecretPage> {
+        retried("secrets", || self.try_secrets(&from, limit)).await
+    }
+
+    async fn reseal(&self, changes: Vec<Reseal>) -> Result<u64> {
+        retried("reseal", || self.try_reseal(&changes)).await
     }
 
     async fn ping(&self) -> Result<()> {

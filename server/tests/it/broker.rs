@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,7 @@ use tokencache_server::{
     config::{Config, Listen},
     lifecycle::Shutdown,
     provider::registry::ProviderRegistry,
+    store::sealed::KeyMaterial,
     time::{Clock, SharedClock, SystemClock, Timestamp},
     types::ReplicaId,
 };
@@ -43,6 +44,16 @@ use crate::upstream::{CLIENT_ID, CLIENT_SECRET, Upstream};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(20);
+
+/// The key that all brokers here seal with: those that share a store share it.
+pub(crate) const ENCRYPTION_KEY: &str = "YSBrZXkgb2YgMzIgYnl0ZXMgZm9yIHRlc3RzIG9ubHk=";
+
+/// The section that names it.
+pub(crate) const ENCRYPTION: &str = "[encryption]\nactive = \"it\"\nkeys = { it = { file = \"encryption.key\" } }\n";
+
+/// The section of a broker that has been given another key, and seals with that.
+const REKEYED: &str = "[encryption]\nactive = \"next\"\n\
+    keys = { next = { file = \"next.key\" }, it = { file = \"encryption.key\" } }\n";
 
 /// The replica id of every broker here.
 pub(crate) const REPLICA: &str = "it-1";
@@ -83,6 +94,7 @@ pub(crate) struct Stage {
     store: String,
     /// Where audit events go, as in the configuration.
     sinks: String,
+    rekeyed: AtomicBool,
     pub(crate) upstream: Upstream,
     pub(crate) clock: Arc<ShiftedClock>,
 }
@@ -112,14 +124,23 @@ impl Stage {
             store.push_str("password = { file = \"store.password\" }\n");
         }
         write(&directory, "client.secret", CLIENT_SECRET);
+        write(&directory, "encryption.key", ENCRYPTION_KEY);
         let clock = Arc::new(ShiftedClock::default());
         let upstream = Upstream::start(shared(&clock)).await;
-        Self { directory, store, sinks: "[\"memory\"]".into(), upstream, clock }
+        let sinks = "[\"memory\"]".into();
+        Self { directory, store, sinks, rekeyed: AtomicBool::new(false), upstream, clock }
     }
 
     /// Has the brokers record to these sinks.
     pub(crate) fn with_sinks(self, sinks: &str) -> Self {
         Self { sinks: sinks.into(), ..self }
+    }
+
+    /// From now on brokers seal with another key, and open what the first one has sealed.
+    pub(crate) fn use_another_key(&self) {
+        let key = KeyMaterial::generate().expect("randomness").to_text();
+        write(&self.directory, "next.key", key.expose());
+        self.rekeyed.store(true, Ordering::Relaxed);
     }
 
     /// A file beside the configuration.
@@ -161,9 +182,10 @@ impl Stage {
 
     /// The same as a text.
     pub(crate) fn text_with(&self, server: &str, tables: &str) -> String {
+        let encryption = if self.rekeyed.load(Ordering::Relaxed) { REKEYED } else { ENCRYPTION };
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n{server}[audit]\nsinks = {}\n[store]\n{}{tables}",
+             replica = {REPLICA:?}\ndrain_timeout = \"30s\"\n{server}[audit]\nsinks = {}\n[store]\n{}{encryption}{tables}",
             self.sinks, self.store
         )
     }

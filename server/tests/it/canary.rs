@@ -3,6 +3,7 @@
 
 mod configuration;
 mod drive;
+mod dump;
 mod panic;
 mod search;
 mod upstream;
@@ -17,7 +18,10 @@ use self::{
     search::{canary, hits},
     upstream::Upstreams,
 };
-use crate::process::{Daemon, Outcome, tokencached};
+use crate::{
+    broker::ENCRYPTION_KEY,
+    process::{Daemon, Outcome, tokencached},
+};
 
 /// What the log shows only if everything is logged, by whom: it proves that the search looked at the whole.
 const TRACES: [&str; 3] = ["\"target\":\"hyper", "\"target\":\"h2", "\"target\":\"tokencache_server"];
@@ -27,8 +31,18 @@ fn assert_no_canary(place: &str, text: &[u8]) {
     assert!(found.is_empty(), "{place} has {} canaries, such as {:?}", found.len(), &found[..found.len().min(5)]);
 }
 
-/// Runs the broker over a store, has it do everything, and looks at all that it said.
-async fn nothing_is_told_over(store: &str, password: &str) {
+/// A dump of a database has what is no secret, and nothing that is one.
+fn assert_sealed(dump: &[(String, Vec<u8>)]) {
+    let has = |what: &str| dump.iter().any(|(_, bytes)| bytes.windows(what.len()).any(|part| part == what.as_bytes()));
+    // "§tcs1." as it is, or as the hexadecimal digits of its bytes.
+    assert!(has("rotating-odd") && (has("\u{a7}tcs1.") || has("c2a7746373312e")), "the dump is not one of the whole");
+    for (table, bytes) in dump {
+        assert_no_canary(&format!("the table or file {table}"), bytes);
+    }
+}
+
+/// Runs the broker over a store, has it do everything, and looks at all that it said. Where its files were.
+async fn nothing_is_told_over(store: &str, password: &str) -> TempDir {
     let (directory, upstreams) = (TempDir::new().expect("a directory"), Upstreams::start().await);
     let configuration = configuration::text(directory.path(), &upstreams, store);
     let command = || {
@@ -56,13 +70,17 @@ async fn nothing_is_told_over(store: &str, password: &str) {
     }
     for (place, text) in &told.0 {
         assert_no_canary(place, text);
+        let key = ENCRYPTION_KEY.as_bytes();
+        assert!(!text.windows(key.len()).any(|part| part == key), "the key of the store is in {place}");
     }
     upstreams.assert_that_secrets_were_sent();
+    directory
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_told_that_is_secret_over_sqlite() {
-    nothing_is_told_over("url = \"sqlite:tokens.db\"", "unused").await;
+    let directory = nothing_is_told_over("url = \"sqlite:tokens.db\"", "unused").await;
+    assert_sealed(&dump::of_sqlite(directory.path()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +90,7 @@ async fn nothing_is_told_that_is_secret_over_postgres() {
     // A server that trusts everybody on this machine takes any password.
     let password = server.password().map_or_else(|| canary("store password"), str::to_owned);
     nothing_is_told_over(&format!("url = \"{url}\"\npassword = {{ env = \"STORE_PASSWORD\" }}"), &password).await;
+    assert_sealed(&dump::of_postgres(&url, server.password()).await);
 }
 
 /// Every command that reads a configuration, on one that has secrets where they do not belong.

@@ -21,6 +21,7 @@ mod reflection;
 mod rejections;
 mod restart;
 mod rotation;
+mod sealed;
 mod secrecy;
 mod serving;
 mod stores;

@@ -8,6 +8,7 @@ mod daemon;
 mod dev_mode;
 mod ending;
 mod hardening;
+mod keys;
 mod sockets;
 mod upstream;
 

@@ -61,7 +61,8 @@ fn row(stage: &Stage, number: usize, config: Fingerprint) -> Commit {
 async fn fill(stage: &Stage, credential: &str) {
     let config = stage.config(credential);
     let clock = Arc::clone(&stage.clock);
-    let store: SharedStore = open_store(&config.store, &StoreRegistry::builtin(), clock).await.expect("a valid store");
+    let opened = open_store(&config, &StoreRegistry::builtin(), clock).await.expect("a valid store");
+    let store: SharedStore = opened.store;
     store.prepare().await.expect("an empty database");
     let identity = config.credentials.iter().next().expect("one credential").config;
     let commits = (0..ROWS).map(|number| store.commit(row(stage, number, identity)));

@@ -9,6 +9,7 @@ use tokencache_server::{
     store::{
         Commit, Committed, EventKind, Fence, GrantSeed, GrantUpdate, SharedPassword, SharedStore, StoreRegistry,
         StoreUrl, conformance,
+        sealed::{KeyId, KeyMaterial, KeyRing, SealedTokenStore, Sealer},
     },
     time::{SystemClock, Timestamp},
     types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
@@ -92,6 +93,17 @@ async fn the_postgres_store_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_postgres_store_conforms() {
+    let key = KeyMaterial::generate().expect("randomness");
+    conformance::run(async || {
+        let ring = KeyRing::new(KeyId::parse("k1").expect("a name"), &key).expect("a key");
+        let sealer = Sealer::new(ring, |_| Some(Fingerprint::of_bytes(b"config")));
+        Arc::new(SealedTokenStore::new(new_postgres("max_connections=10").await, Arc::new(sealer))) as SharedStore
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_postgres_store_conforms_with_a_cache_of_statements() {
     conformance::run(async || new_postgres("statement_cache=on").await).await;
 }
@@ -170,13 +182,14 @@ async fn a_restart_loses_nothing(open: impl Fn() -> SharedStore) {
     let first = open();
     first.prepare().await.expect("an empty database");
     let (key, at) = (key("read"), Timestamp::from_millis(1));
-    let seed = GrantSeed { credential: key.credential().clone(), refresh_token: "r1".into(), at };
+    let seed = GrantSeed { credential: key.credential().clone(), refresh_token: "r1".into(), previous: None, at };
     assert_eq!(first.plant_grant(seed, 0).await, Ok(true));
     let grant = GrantUpdate {
         base_version: 1,
         as_of: 0,
         sent: "r1".into(),
         refresh_token: "r2".into(),
+        late: None,
         refused: vec![],
         intent: None,
         at,

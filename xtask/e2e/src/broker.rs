@@ -32,6 +32,9 @@ pub(crate) const SECRETS: [(&str, &str); 3] =
 /// Where the client secret of the rotating credential is, as a file.
 const CRM_SECRET: &str = "crm-secret";
 
+/// Where the key is that the store is sealed with, as a file.
+const ENCRYPTION_KEY: &str = "encryption.key";
+
 /// Where tokens are kept.
 #[derive(Debug)]
 pub(crate) enum Store {
@@ -43,6 +46,14 @@ pub(crate) enum Store {
 
 impl Store {
     fn section(&self, directory: &Path) -> String {
+        let key = directory.join(ENCRYPTION_KEY);
+        format!(
+            "{}[encryption]\nactive = \"e2e\"\nkeys = {{ e2e = {{ file = {key:?} }} }}\n",
+            self.store_section(directory)
+        )
+    }
+
+    fn store_section(&self, directory: &Path) -> String {
         match self {
             Self::Sqlite => format!("[store]\nurl = \"sqlite:{}\"\n", directory.join("tokencache.db").display()),
             Self::Postgres { url, password: None } => format!("[store]\nurl = \"{url}\"\n"),
@@ -83,6 +94,7 @@ impl Broker {
         let directory = tempfile::tempdir()?;
         let ports = free_ports()?;
         write_private(&directory.path().join("crm.secret"), CRM_SECRET)?;
+        write_private(&directory.path().join(ENCRYPTION_KEY), "YSBrZXkgb2YgMzIgYnl0ZXMgZm9yIHRlc3RzIG9ubHk=")?;
         write_private(&directory.path().join("crm.rt"), &idp.seed().await?)?;
         let text = configuration(&ports, &store.section(directory.path()), idp.issuer());
         fs::write(directory.path().join("tokencached.toml"), text)?;

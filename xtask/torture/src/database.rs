@@ -5,12 +5,21 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Mutex as StdMutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sqlx::{Connection as _, PgConnection, Row as _};
+use tokencache_server::{
+    app::{Opened, open_store},
+    config::Config,
+    provider::registry::ProviderRegistry,
+    store::StoreRegistry,
+    time::SystemClock,
+    types::Secret,
+};
 use tokencache_testkit::{PgNode, Postgres};
 use tokio::{sync::Mutex, time::sleep};
 use url::Url;
@@ -175,22 +184,45 @@ impl Database {
         Ok(sum)
     }
 
-    /// Every refresh token in the tables.
-    pub(crate) async fn refresh_tokens(&self) -> Result<Vec<Kept>> {
+    /// Every refresh token in the tables that a replica with this configuration can open.
+    pub(crate) async fn refresh_tokens(&self, configuration: &Path) -> Result<Vec<Kept>> {
+        let mut config = Config::load(configuration, &ProviderRegistry::builtin())?;
+        config.store.url = self.url().to_string();
+        let Opened { store, .. } = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await?;
+        let mut kept = vec![];
+        for name in config.credentials.iter().map(|credential| credential.name.clone()) {
+            let mut keep = |refresh: Secret, current| {
+                kept.push(Kept { credential: name.to_string(), refresh: refresh.expose().clone(), current });
+            };
+            if let Some(grant) = store.load_grant(name.clone()).await? {
+                keep(grant.refresh_token, true);
+                grant.previous.into_iter().for_each(|previous| keep(previous, false));
+            }
+            for late in store.candidates(name.clone()).await? {
+                keep(late.refresh_token, false);
+            }
+        }
+        store.close().await;
+        self.nothing_is_in_the_clear(&kept).await?;
+        Ok(kept)
+    }
+
+    /// None of these is in a table as it is.
+    async fn nothing_is_in_the_clear(&self, opened: &[Kept]) -> Result<()> {
         let mut connection = PgConnection::connect(self.url().as_str()).await?;
         let rows = sqlx::query(
-            "SELECT credential, refresh_token AS token, true AS current FROM grants \
-             UNION ALL SELECT credential, previous, false FROM grants WHERE previous IS NOT NULL \
-             UNION ALL SELECT credential, refresh_token, false FROM grant_candidates",
+            "SELECT credential, refresh_token AS token FROM grants \
+             UNION ALL SELECT credential, previous FROM grants WHERE previous IS NOT NULL \
+             UNION ALL SELECT credential, refresh_token FROM grant_candidates",
         );
         let rows = rows.fetch_all(&mut connection).await?;
         connection.close().await?;
-        let kept = rows.into_iter().map(|row| {
-            let refresh: Vec<u8> = row.try_get("token")?;
-            let refresh = String::from_utf8_lossy(&refresh).into_owned();
-            Ok(Kept { credential: row.try_get("credential")?, refresh, current: row.try_get("current")? })
-        });
-        kept.collect()
+        for row in rows {
+            let (credential, stored): (String, Vec<u8>) = (row.try_get("credential")?, row.try_get("token")?);
+            let clear = opened.iter().any(|kept| kept.refresh.as_bytes() == stored);
+            ensure!(!clear, "a refresh token of {credential} is stored in the clear");
+        }
+        Ok(())
     }
 
     fn url(&self) -> Url {

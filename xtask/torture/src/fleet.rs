@@ -19,7 +19,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     clock::Clock,
-    database::{Database, Deed},
+    database::{Database, Deed, Kept},
     history::{Event, History},
     idp::{IdentityProvider, Step},
     proxy::Proxy,
@@ -93,6 +93,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// Every refresh token that the first replica could open.
+    pub(crate) async fn refresh_tokens(&self) -> Result<Vec<Kept>> {
+        self.database.refresh_tokens(&self.directory.path().join("r0/tokencached.toml")).await
+    }
+
     async fn add_replica(
         &mut self,
         binary: &Path,
@@ -159,6 +164,7 @@ impl Fleet {
 fn log_in_all(truth: &Truth, secrets: &Path) -> Result<()> {
     std::fs::create_dir(secrets)?;
     scene::write_secret(secrets, "client", "client-secret")?;
+    scene::write_secret(secrets, scene::ENCRYPTION_KEY, "YSBrZXkgb2YgMzIgYnl0ZXMgZm9yIHRlc3RzIG9ubHk=")?;
     for (number, credential) in truth.credentials().iter().enumerate() {
         scene::write_secret(secrets, &format!("{}.rt", credential.name), &truth.log_in(number))?;
     }

@@ -119,7 +119,7 @@ async fn judge(args: &Run, fleet: &Fleet, damage: &Damage, settled: Settled) -> 
     let mut findings = Findings::default();
     let records = fleet.history.records();
     checks::check_calls(&records, args.expect_acknowledged, &mut findings);
-    checks::check_grants(&fleet.truth, &fleet.database.refresh_tokens().await?, &records, &mut findings);
+    checks::check_grants(&fleet.truth, &fleet.refresh_tokens().await?, &records, &mut findings);
     let (calls, minted) = (fleet.truth.calls().len(), fleet.database.generations().await?);
     findings.count("generations", usize::try_from(minted)?);
     if args.no_faults && calls != usize::try_from(minted)? {

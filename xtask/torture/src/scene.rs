@@ -117,6 +117,9 @@ pub(crate) struct Ports {
     pub(crate) metrics: u16,
 }
 
+/// Where among the secrets the key is that all replicas seal with.
+pub(crate) const ENCRYPTION_KEY: &str = "encryption.key";
+
 /// Where a replica finds the others' work and the upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings<'a> {
@@ -138,9 +141,12 @@ pub(crate) fn configuration(around: &Surroundings<'_>, plan: &Plan) -> String {
     let Ports { client, admin, metrics } = ports;
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{client}\"\nadmin_listen = \"127.0.0.1:{admin}\"\n\
-         metrics_listen = \"127.0.0.1:{metrics}\"\ninsecure_allow_any_caller = true\nreplica = \"r{replica}\"\n{}\n[store]\nurl = \"{store}\"\n\n\
+         metrics_listen = \"127.0.0.1:{metrics}\"\ninsecure_allow_any_caller = true\nreplica = \"r{replica}\"\n{}\n\
+         [store]\nurl = \"{store}\"\n\n\
+         [encryption]\nactive = \"torture\"\nkeys = {{ torture = {{ file = \"{}/{ENCRYPTION_KEY}\" }} }}\n\n\
          [defaults]\ntimeout = \"{}s\"\n{}",
         plan.server,
+        around.secrets.display(),
         plan.timeout.as_secs(),
         plan.defaults
     );

@@ -14,6 +14,11 @@ async fn each_error_says_what_to_do_and_has_its_exit_code() {
         ("needs-reauth", 5, "it failed (NEEDS_REAUTH); log in again and give the broker the new grant"),
         ("misconfigured", 5, "it failed (MISCONFIGURED); correct the credential's configuration"),
         ("key-missing", 5, "it failed (KEY_MISSING); give the broker its encryption key back"),
+        (
+            "config-tampered",
+            5,
+            "it failed (CONFIG_TAMPERED); restore the credential's configuration, or configure a new refresh token",
+        ),
         ("not-allowed", 6, "it failed (NOT_ALLOWED); ask the broker's operator for access"),
         ("too-many-requests", 6, "it failed (TOO_MANY_REQUESTS); retry in 1m 30s"),
         (

@@ -140,7 +140,7 @@ fn error(name: &str) -> Status {
         "BAD_NAME" => Code::InvalidArgument,
         "NOT_ALLOWED" => Code::PermissionDenied,
         "NO_SUCH_CREDENTIAL" => Code::NotFound,
-        "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" => Code::FailedPrecondition,
+        "NEEDS_REAUTH" | "MISCONFIGURED" | "KEY_MISSING" | "CONFIG_TAMPERED" => Code::FailedPrecondition,
         "TOO_MANY_INVALIDATIONS" | "TOO_MANY_REQUESTS" => Code::ResourceExhausted,
         "UPSTREAM_DOWN" | "DRAINING" => Code::Unavailable,
         "UPSTREAM_SLOW" => Code::DeadlineExceeded,
@@ -285,6 +285,13 @@ impl AdminService for FakeBroker {
             answering: seconds != 0,
         };
         Ok(Response::new(v1::ListReplicasResponse { replicas: vec![replica("r1", 2), replica("r2", 0)] }))
+    }
+
+    async fn rotate_encryption_key(
+        &self,
+        _: Request<v1::RotateEncryptionKeyRequest>,
+    ) -> Result<Response<v1::RotateEncryptionKeyResponse>, Status> {
+        Err(Status::unimplemented("the fake seals nothing"))
     }
 
     async fn get_server_info(

@@ -68,9 +68,10 @@ impl Spent {
         (!unchanged).then(|| GrantUpdate {
             base_version: self.version,
             as_of: self.as_of,
-            sent: self.secret.clone(),
-            refresh_token,
-            refused: self.refused.clone(),
+            sent: self.secret.clone().into(),
+            refresh_token: refresh_token.into(),
+            late: None,
+            refused: self.refused.iter().cloned().map(Into::into).collect(),
             intent: self.intent.as_ref().map(|intent| intent.owner.clone()),
             at,
         })
@@ -115,8 +116,8 @@ impl<'a> GrantFlight<'a> {
     pub(super) async fn prepare(&mut self, row: Option<&TokenRow>) -> Result<Spent> {
         let mut waited_for = None;
         for _ in 0..MAX_ROUNDS {
-            let stored = self.attempt.parts.store.load_grant(self.attempt.credential.name.clone()).await?;
-            let Some(grant) = adopt_configured(self.attempt, stored).await? else { continue };
+            let loaded = self.attempt.parts.store.load_grant(self.attempt.credential.name.clone()).await;
+            let Some(grant) = adopt_configured(self.attempt, loaded).await? else { continue };
             if let Some(reason) = grant.needs_reauth.as_ref().filter(|_| !grant.retry)
                 && !was_lost_otherwise(self.attempt, row)
             {
@@ -251,24 +252,50 @@ pub(super) async fn configured(attempt: &Attempt) -> Result<Secret> {
 
 /// Adopts the configured refresh token where there is none in the store, or where a person has replaced it since.
 /// `None`: the grant has changed meanwhile.
-async fn adopt_configured(attempt: &Attempt, stored: Option<Grant>) -> Result<Option<Grant>> {
+async fn adopt_configured(attempt: &Attempt, loaded: Result<Option<Grant>>) -> Result<Option<Grant>> {
+    let stored = match loaded {
+        Ok(stored) => stored,
+        Err(error) if matches!(error.kind(), ErrorKind::ConfigTampered | ErrorKind::KeyMissing) => {
+            return replace_unreadable(attempt, error).await;
+        }
+        Err(error) => return Err(error),
+    };
     let configured = match (attempt.credential.provider.configured_grant().await, &stored) {
         (Ok(configured), _) => configured,
         // The first refresh token is spent: its file may well be gone.
         (Err(_), Some(_)) => None,
         (Err(error), None) => return Err(error),
     };
-    let (seed, version) = match (configured, stored) {
-        (Some(seed), Some(grant)) if Fingerprint::of(&seed) != grant.seed => (seed, grant.version),
-        (_, Some(grant)) => return Ok(Some(grant)),
-        (Some(seed), None) => (seed, 0),
-        (None, None) => {
-            return Err(Error::new(ErrorKind::NeedsReauth, "there is no refresh token: configure the first one"));
+    match (configured, stored) {
+        (Some(seed), Some(grant)) if Fingerprint::of(&seed) != grant.seed => {
+            plant(attempt, seed, Some(grant.refresh_token), grant.version).await
         }
-    };
+        (_, Some(grant)) => Ok(Some(grant)),
+        (Some(seed), None) => plant(attempt, seed, None, 0).await,
+        (None, None) => Err(Error::new(ErrorKind::NeedsReauth, "there is no refresh token: configure the first one")),
+    }
+}
+
+/// A stored grant does not open: it is left as it is, unless a person has replaced the configured refresh token since.
+async fn replace_unreadable(attempt: &Attempt, unreadable: Error) -> Result<Option<Grant>> {
+    let name = &attempt.credential.name;
+    let Ok(Some(seed)) = attempt.credential.provider.configured_grant().await else { return Err(unreadable) };
+    let origin = attempt.parts.store.grant_origin(name.clone()).await?;
+    let Some(origin) = origin.filter(|origin| origin.seed != Fingerprint::of(&seed)) else { return Err(unreadable) };
+    warn!(credential = %name, error = %unreadable, "the stored refresh token is given up for the configured one");
+    plant(attempt, seed, None, origin.version).await
+}
+
+/// Plants a refresh token that a person supplied over the grant of this version. `None`: it has changed meanwhile.
+async fn plant(attempt: &Attempt, seed: Secret, previous: Option<Secret>, version: u64) -> Result<Option<Grant>> {
     let name = &attempt.credential.name;
     info!(credential = %name, fingerprint = %Fingerprint::of(&seed), "adopting the configured refresh token");
-    let seed = GrantSeed { credential: name.clone(), refresh_token: seed, at: attempt.parts.clock.now() };
+    let seed = GrantSeed {
+        credential: name.clone(),
+        refresh_token: seed.into(),
+        previous: previous.map(Into::into),
+        at: attempt.parts.clock.now(),
+    };
     attempt.parts.store.plant_grant(seed, version).await?;
     attempt.parts.store.load_grant(name.clone()).await
 }

@@ -205,7 +205,7 @@ async fn what_a_rotating_grant_brought_is_pending_until_the_store_takes_it() {
         sleep(SECONDS(20)).await;
         let [Write::Token(commit)] = &pending.all()[..] else { panic!("{:?}", pending.all()) };
         let update = commit.grant.as_ref().expect("its refresh token");
-        assert_eq!((commit.fence, update.refresh_token.expose().as_str()), (Fence::Next, "rt-1"));
+        assert_eq!((commit.fence, update.refresh_token.value.expose().as_str()), (Fence::Next, "rt-1"));
         assert!(world.cache.parts.memory.latest(&world.key().hash()).is_none(), "nobody sees what came with it");
         store.set_down(false);
     });

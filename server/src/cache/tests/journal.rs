@@ -57,6 +57,7 @@ async fn arrive(world: &World, intent: &RotationIntent, sent: &str, new: &str) -
         as_of: intent.journal + 1,
         sent: sent.into(),
         refresh_token: new.into(),
+        late: None,
         refused: vec![],
         intent: Some(intent.owner.clone()),
         at: world.cache.now(),

@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use super::samples::*;
 use crate::{
-    store::{Committed, Grant, GrantCandidate, GrantUpdate, SharedStore},
+    store::{Committed, Grant, GrantCandidate, GrantSeed, GrantUpdate, SharedStore},
     types::{Fingerprint, Secret},
 };
 
@@ -19,6 +19,7 @@ pub(super) async fn a_planted_grant_reloads_equal(store: SharedStore) {
         version: 1,
         refresh_token: secret.into(),
         previous: None,
+        previous_since: 0,
         seed: Fingerprint::of(&Secret::from(secret)),
         planted: 1,
         journal: 0,
@@ -39,7 +40,8 @@ pub(super) async fn a_grant_is_planted_only_over_the_expected_version(store: Sha
     assert_eq!(grant(&store, "a").await.refresh_token, "r1".into());
     assert_eq!(store.begin_rotation(intent("a", 1, "o")).await, Ok(true));
     assert_eq!(store.lose_grant(loss("a", 1, "revoked")).await, Ok(true));
-    assert_eq!(store.plant_grant(seed("a", "r2"), 1).await, Ok(true));
+    let over = GrantSeed { previous: Some("r1".into()), ..seed("a", "r2") };
+    assert_eq!(store.plant_grant(over, 1).await, Ok(true));
     let grant = grant(&store, "a").await;
     assert_eq!((grant.version, grant.planted, grant.refresh_token), (2, 2, "r2".into()));
     assert_eq!(grant.seed, Fingerprint::of(&"r2".into()));
@@ -79,6 +81,7 @@ pub(super) async fn a_grant_that_comes_back_unchanged_keeps_the_one_before(store
     assert_eq!(store.advance_grant(name, update(2, "r2", "r2")).await, Ok(true));
     let grant = grant(&store, "a").await;
     assert_eq!((grant.version, grant.refresh_token, grant.previous), (3, "r2".into(), Some("r1".into())));
+    assert_eq!(grant.previous_since, 2, "it became that with the version before");
 }
 
 pub(super) async fn a_commit_may_bring_the_first_grant(store: SharedStore) {
@@ -108,6 +111,7 @@ pub(super) async fn a_late_refresh_token_is_kept_as_a_candidate(store: SharedSto
     let candidate = |base_version, refresh_token: &str| GrantCandidate {
         base_version,
         refresh_token: refresh_token.into(),
+        fingerprint: Some(Fingerprint::of(&refresh_token.into())),
         at: at(1_700_000_000_456),
     };
     assert_eq!(store.candidates(credential("a")).await, Ok(vec![candidate(1, "late 1"), candidate(0, "late 2")]));

@@ -71,6 +71,7 @@ pub(super) fn update(base_version: u64, sent: &str, refresh_token: &str) -> Gran
         as_of: 0,
         sent: sent.into(),
         refresh_token: refresh_token.into(),
+        late: None,
         refused: vec![],
         intent: None,
         at: at(1_700_000_000_456),
@@ -90,7 +91,8 @@ pub(super) fn failed(key: &TokenKey, base: u64, count: u32) -> FailedAttempt {
 }
 
 pub(super) fn seed(name: &str, refresh_token: &str) -> GrantSeed {
-    GrantSeed { credential: credential(name), refresh_token: refresh_token.into(), at: at(1_700_000_000_321) }
+    let at = at(1_700_000_000_321);
+    GrantSeed { credential: credential(name), refresh_token: refresh_token.into(), previous: None, at }
 }
 
 pub(super) fn intent(name: &str, version: u64, owner: &str) -> RotationIntent {

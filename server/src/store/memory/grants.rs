@@ -1,10 +1,15 @@
 //! Grants in memory: what a credential must not lose.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use crate::{
     bug::{self, Bug},
-    store::{Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall},
+    store::{
+        Grant, GrantCandidate, GrantLoss, GrantSecret, GrantSeed, GrantUpdate, OpenIntent, RotationIntent, StrayCall,
+    },
     time::Timestamp,
     types::{CredentialName, Fingerprint},
 };
@@ -12,9 +17,25 @@ use crate::{
 /// All grants, each with its journal and the refresh tokens that came late.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
-    grants: HashMap<CredentialName, Grant>,
-    candidates: HashMap<CredentialName, Vec<GrantCandidate>>,
+    pub(super) grants: BTreeMap<CredentialName, Grant>,
+    pub(super) prints: HashMap<CredentialName, Prints>,
+    pub(super) candidates: HashMap<CredentialName, Vec<Late>>,
+    last_candidate: u64,
     journals: HashMap<CredentialName, Journal>,
+}
+
+/// What the refresh tokens of a grant are told from others by.
+#[derive(Debug)]
+pub(super) struct Prints {
+    pub(super) present: Fingerprint,
+    pub(super) previous: Option<Fingerprint>,
+}
+
+/// A refresh token that came late, and its row.
+#[derive(Debug)]
+pub(super) struct Late {
+    pub(super) id: u64,
+    pub(super) candidate: GrantCandidate,
 }
 
 /// What a grant does not show of its journal.
@@ -34,7 +55,8 @@ impl Default for Journal {
 
 impl Grants {
     pub(super) fn candidates(&self, credential: &CredentialName) -> Vec<GrantCandidate> {
-        self.candidates.get(credential).cloned().unwrap_or_default()
+        let late = self.candidates.get(credential).into_iter().flatten();
+        late.map(|late| late.candidate.clone()).collect()
     }
 
     pub(super) fn load(&self, credential: &CredentialName, now: Timestamp) -> Option<Grant> {
@@ -52,13 +74,18 @@ impl Grants {
             return false;
         }
         let version = expected.saturating_add(1);
+        let previous = seed.previous.filter(|_| old.is_some());
         let grant = Grant {
             version,
             planted: version,
-            previous: old.map(|grant| grant.refresh_token.clone()),
+            previous: previous.as_ref().map(|previous| previous.value.clone()),
+            previous_since: if old.is_some() { version } else { 0 },
             journal: old.map_or(0, |grant| grant.journal),
             ..first(seed.credential.clone(), &seed.refresh_token, seed.at)
         };
+        let previous = previous.map(|previous| previous.fingerprint);
+        let prints = Prints { present: seed.refresh_token.fingerprint, previous };
+        self.prints.insert(seed.credential.clone(), prints);
         self.grants.insert(seed.credential, grant);
         true
     }
@@ -68,20 +95,24 @@ impl Grants {
         let intent = update.intent.clone();
         let replaced = match self.grants.get_mut(credential) {
             None if update.base_version == 0 => {
+                let prints = Prints { present: update.refresh_token.fingerprint, previous: None };
+                self.prints.insert(credential.clone(), prints);
                 self.grants.insert(credential.clone(), first(credential.clone(), &update.refresh_token, update.at));
                 true
             }
             Some(grant) if grant.version == update.base_version => {
                 let lost_at = self.journals.get(credential).map_or(0, |journal| journal.lost_at);
-                rotate(grant, &update, lost_at);
+                let prints = self.prints.get_mut(credential);
+                rotate(grant, prints, &update, lost_at);
                 true
             }
             _ => false,
         };
         if replaced {
-            let dead = |late: &GrantCandidate| update.refused.contains(&late.refresh_token);
-            let used = |late: &GrantCandidate| update.sent == late.refresh_token;
-            self.candidates.entry(credential.clone()).or_default().retain(|late| !dead(late) && !used(late));
+            let done: Vec<_> =
+                update.refused.iter().chain([&update.sent]).map(|known| Some(known.fingerprint)).collect();
+            let late = self.candidates.entry(credential.clone()).or_default();
+            late.retain(|late| !done.contains(&late.candidate.fingerprint));
         } else {
             self.keep_late(credential, update);
         }
@@ -90,18 +121,20 @@ impl Grants {
     }
 
     fn keep_late(&mut self, credential: &CredentialName, update: GrantUpdate) {
-        let GrantUpdate { base_version, refresh_token, at, .. } = update;
+        let GrantUpdate { base_version, refresh_token: GrantSecret { value, fingerprint }, late, at, .. } = update;
         let candidates = self.candidates.entry(credential.clone()).or_default();
-        let of_grant =
-            |grant: &Grant| grant.refresh_token == refresh_token || grant.previous.as_ref() == Some(&refresh_token);
-        let known = self.grants.get(credential).is_some_and(of_grant);
+        let of_grant = |prints: &Prints| prints.present == fingerprint || prints.previous == Some(fingerprint);
+        let known = self.prints.get(credential).is_some_and(of_grant);
         if bug::has(Bug::CandidateDropped) {
             return;
         }
-        if known || candidates.iter().any(|other| other.refresh_token == refresh_token) {
+        if known || candidates.iter().any(|other| other.candidate.fingerprint == Some(fingerprint)) {
             return;
         }
-        candidates.push(GrantCandidate { base_version, refresh_token, at });
+        let (refresh_token, fingerprint) = (late.unwrap_or(value), Some(fingerprint));
+        self.last_candidate += 1;
+        let candidate = GrantCandidate { base_version, refresh_token, fingerprint, at };
+        candidates.push(Late { id: self.last_candidate, candidate });
         if let Some(grant) = self.grants.get_mut(credential) {
             grant.retry |= grant.needs_reauth.is_some() && grant.planted <= base_version.max(1);
         }
@@ -148,13 +181,14 @@ impl Grants {
 }
 
 /// A grant with its first refresh token.
-fn first(credential: CredentialName, refresh_token: &crate::types::Secret, at: Timestamp) -> Grant {
+fn first(credential: CredentialName, refresh_token: &GrantSecret, at: Timestamp) -> Grant {
     Grant {
         credential,
         version: 1,
-        refresh_token: refresh_token.clone(),
+        refresh_token: refresh_token.value.clone(),
         previous: None,
-        seed: Fingerprint::of(refresh_token),
+        previous_since: 0,
+        seed: refresh_token.fingerprint,
         planted: 1,
         journal: 0,
         intent: None,
@@ -166,12 +200,19 @@ fn first(credential: CredentialName, refresh_token: &crate::types::Secret, at: T
 }
 
 /// Replaces the refresh token. A loss that was recorded after its call was begun stays.
-fn rotate(grant: &mut Grant, update: &GrantUpdate, lost_at: u64) {
-    if update.sent != update.refresh_token && !bug::has(Bug::PreviousDropped) {
-        grant.previous = Some(update.sent.clone());
-    }
+fn rotate(grant: &mut Grant, prints: Option<&mut Prints>, update: &GrantUpdate, lost_at: u64) {
+    let (sent, new) = (&update.sent, &update.refresh_token);
+    let replaces = sent.fingerprint != new.fingerprint && !bug::has(Bug::PreviousDropped);
     grant.version += 1;
-    grant.refresh_token = update.refresh_token.clone();
+    if replaces {
+        grant.previous = Some(sent.value.clone());
+        grant.previous_since = grant.version;
+    }
+    if let Some(prints) = prints {
+        prints.present = new.fingerprint;
+        prints.previous = if replaces { Some(sent.fingerprint) } else { prints.previous };
+    }
+    grant.refresh_token = new.value.clone();
     let outdated = update.as_of < lost_at;
     grant.needs_reauth = grant.needs_reauth.take().filter(|_| outdated);
     grant.retry = grant.needs_reauth.is_some();

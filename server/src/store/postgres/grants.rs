@@ -6,10 +6,10 @@ use crate::{
         EventKind, Grant, GrantCandidate, GrantLoss, GrantUpdate, RotationIntent,
         sql::{
             self,
-            rows::{CandidateColumns, GrantColumns, all, signed},
+            rows::{CandidateColumns, GrantColumns, readable, signed},
         },
     },
-    types::{CredentialName, Fingerprint, KeyHash},
+    types::{CredentialName, KeyHash},
 };
 
 impl PgTokenStore {
@@ -29,7 +29,7 @@ impl PgTokenStore {
         let rows = query_as!(self, sql::CANDIDATES, credential.as_str());
         let rows: Vec<CandidateColumns> = rows.fetch_all(&mut *tx).await?;
         tx.commit().await?;
-        Ok(all(rows)?)
+        Ok(readable(rows))
     }
 
     pub(super) async fn try_advance_grant(
@@ -73,22 +73,26 @@ impl PgTokenStore {
         update: &GrantUpdate,
     ) -> Result<bool, PgStoreError> {
         let (name, base, at) = (credential.as_str(), signed(update.base_version), update.at.as_millis());
-        let (new, sent) = (update.refresh_token.expose().as_bytes(), update.sent.expose().as_bytes());
+        let (new, sent) = (&update.refresh_token, &update.sent);
+        let (value, print) = (new.value.expose().as_bytes(), new.fingerprint.to_string());
         let kept = if update.base_version == 0 {
-            let seed = Fingerprint::of(&update.refresh_token).to_string();
-            query!(self, sql::INSERT_GRANT, name, new, seed, at)
+            query!(self, sql::INSERT_GRANT, name, value, print.as_str(), at)
         } else {
-            query!(self, sql::ROTATE_GRANT, name, base, new, sent, signed(update.as_of), at)
+            let (before, sent) = (sent.value.expose().as_bytes(), sent.fingerprint.to_string());
+            query!(self, sql::ROTATE_GRANT, name, base, value, before, signed(update.as_of), at, print.as_str(), sent)
         };
         let replaced = kept.execute(&mut **tx).await?.rows_affected() == 1;
         if replaced {
             for known in update.refused.iter().chain([&update.sent]) {
-                query!(self, sql::DROP_CANDIDATE, name, known.expose().as_bytes()).execute(&mut **tx).await?;
+                let (value, print) = (known.value.expose().as_bytes(), known.fingerprint.to_string());
+                query!(self, sql::DROP_CANDIDATE, name, value, print).execute(&mut **tx).await?;
             }
-        } else if query!(self, sql::INSERT_CANDIDATE, name, base, new, at).execute(&mut **tx).await?.rows_affected()
-            == 1
-        {
-            query!(self, sql::REVIVE, name, base.max(1)).execute(&mut **tx).await?;
+        } else {
+            let late = update.late.as_ref().map_or(value, |late| late.expose().as_bytes());
+            let insert = query!(self, sql::INSERT_CANDIDATE, name, base, late, at, print.as_str());
+            if insert.execute(&mut **tx).await?.rows_affected() == 1 {
+                query!(self, sql::REVIVE, name, base.max(1)).execute(&mut **tx).await?;
+            }
         }
         self.end_intent(tx, credential, update.intent.as_deref()).await?;
         Ok(replaced)

@@ -117,7 +117,7 @@ pub(super) const COMMIT_IS_YOUNG: &str = "\
         AND kind = $1 AND key_hash = $2 AND generation = $3 LIMIT 1";
 
 pub(super) const LOAD_GRANT: &str = "\
-    SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \
+    SELECT credential, version, refresh_token, previous, previous_version, seed, planted, journal, intent_owner, intent_token, \
         (extract(epoch FROM clock_timestamp() - intent_at) * 1000)::bigint AS intent_age, stray_token, \
         (extract(epoch FROM clock_timestamp() - stray_at) * 1000)::bigint AS stray_age, \
         needs_reauth, retry, updated_at \

@@ -13,7 +13,7 @@ use tokencache_testkit::Postgres;
 use super::*;
 use crate::{
     store::{Applied, Fence, LeaseOwner},
-    types::{Secret, Selector, Token, TokenKey},
+    types::{Fingerprint, Secret, Selector, Token, TokenKey},
 };
 
 /// Adds a column that older programs do not know.

@@ -6,18 +6,27 @@ use crate::{
         Commit, Committed, EventKind, Fence, Rejected, TokenRow,
         sql::{
             self,
-            rows::{TokenColumns, all, json, json_of, signed},
+            rows::{TokenColumns, json, json_of, readable, signed},
         },
     },
     types::{CredentialName, Generation, KeyHash},
 };
 
 impl PgTokenStore {
-    pub(super) async fn rows(&self, sql: &'static str, from: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
-        let mut tx = self.begin_inspecting().await?;
-        let rows: Vec<TokenColumns> = query_as!(self, sql, from, i64::from(limit)).fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(all(rows)?)
+    pub(super) async fn try_scan(&self, after: &[u8], limit: u32) -> Result<Vec<TokenRow>, PgStoreError> {
+        let mut after = after.to_vec();
+        loop {
+            let mut tx = self.begin_inspecting().await?;
+            let page = query_as!(self, sql::SCAN, &after[..], i64::from(limit));
+            let page: Vec<TokenColumns> = page.fetch_all(&mut *tx).await?;
+            tx.commit().await?;
+            // An empty page would say that there is no more.
+            let next = page.last().filter(|_| page.len() >= limit as usize).map(|last| last.key_hash.clone());
+            match (readable(page), next) {
+                (rows, Some(next)) if rows.is_empty() => after = next,
+                (rows, _) => return Ok(rows),
+            }
+        }
     }
 
     pub(super) async fn try_rows_of(
@@ -29,7 +38,7 @@ impl PgTokenStore {
         let rows = query_as!(self, sql::ROWS_OF, credential.as_str(), i64::from(limit));
         let rows: Vec<TokenColumns> = rows.fetch_all(&mut *tx).await?;
         tx.commit().await?;
-        Ok(all(rows)?)
+        Ok(readable(rows))
     }
 
     pub(super) async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, PgStoreError> {

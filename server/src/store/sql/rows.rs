@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::FromRow;
 use thiserror::Error;
+use tracing::error;
 
 use crate::{
     error::ErrorKind,
@@ -17,7 +18,7 @@ use crate::{
 /// A row that this program cannot have written. It names the column, never the value.
 #[derive(Debug, Error)]
 #[error("a row has an invalid {0}")]
-pub(in crate::store) struct BadRow(&'static str);
+pub(in crate::store) struct BadRow(pub(super) &'static str);
 
 impl BadRow {
     /// A row with an invalid value in this column.
@@ -52,26 +53,26 @@ fn list(json: &str, column: &'static str) -> Result<Vec<String>, BadRow> {
     serde_json::from_str(json).map_err(|_| BadRow(column))
 }
 
-fn unsigned(number: i64, column: &'static str) -> Result<u64, BadRow> {
+pub(super) fn unsigned(number: i64, column: &'static str) -> Result<u64, BadRow> {
     u64::try_from(number).map_err(|_| BadRow(column))
 }
 
-fn secret(bytes: Vec<u8>, column: &'static str) -> Result<Secret, BadRow> {
+pub(super) fn secret(bytes: Vec<u8>, column: &'static str) -> Result<Secret, BadRow> {
     String::from_utf8(bytes).map(Secret::new).map_err(|_| BadRow(column))
 }
 
-fn fingerprint(text: &str, column: &'static str) -> Result<Fingerprint, BadRow> {
+pub(super) fn fingerprint(text: &str, column: &'static str) -> Result<Fingerprint, BadRow> {
     Fingerprint::parse(text).ok_or(BadRow(column))
 }
 
-fn credential(name: &str) -> Result<CredentialName, BadRow> {
+pub(super) fn credential(name: &str) -> Result<CredentialName, BadRow> {
     CredentialName::parse(name).map_err(|_| BadRow("credential"))
 }
 
 /// A row of `tokens`.
 #[derive(FromRow)]
 pub(in crate::store) struct TokenColumns {
-    key_hash: Vec<u8>,
+    pub(in crate::store) key_hash: Vec<u8>,
     credential: String,
     scopes: String,
     audience: Option<String>,
@@ -162,6 +163,7 @@ pub(in crate::store) struct GrantColumns {
     version: i64,
     refresh_token: Vec<u8>,
     previous: Option<Vec<u8>>,
+    previous_version: i64,
     seed: String,
     planted: i64,
     journal: i64,
@@ -187,6 +189,7 @@ impl TryFrom<GrantColumns> for Grant {
             stray: row.stray_age.map(|millis| StrayCall { token: stray_token, age: age(millis) }),
             refresh_token: secret(row.refresh_token, "refresh_token")?,
             previous: row.previous.map(|bytes| secret(bytes, "previous")).transpose()?,
+            previous_since: unsigned(row.previous_version, "previous_version")?,
             seed: fingerprint(&row.seed, "seed")?,
             planted: unsigned(row.planted, "planted")?,
             journal: unsigned(row.journal, "journal")?,
@@ -205,7 +208,7 @@ impl GrantColumns {
     }
 }
 
-fn print(text: Option<String>, column: &'static str) -> Result<Option<Fingerprint>, BadRow> {
+pub(super) fn print(text: Option<String>, column: &'static str) -> Result<Option<Fingerprint>, BadRow> {
     text.map(|text| fingerprint(&text, column)).transpose()
 }
 
@@ -219,6 +222,7 @@ fn age(millis: i64) -> Duration {
 pub(in crate::store) struct CandidateColumns {
     base_version: i64,
     refresh_token: Vec<u8>,
+    fingerprint: Option<String>,
     received_at: i64,
 }
 
@@ -229,6 +233,7 @@ impl TryFrom<CandidateColumns> for GrantCandidate {
         Ok(Self {
             base_version: unsigned(row.base_version, "base_version")?,
             refresh_token: secret(row.refresh_token, "refresh_token")?,
+            fingerprint: print(row.fingerprint, "fingerprint")?,
             at: Timestamp::from_millis(row.received_at),
         })
     }
@@ -304,6 +309,13 @@ impl TryFrom<AuditColumns> for AuditRow {
             line: row.line,
         })
     }
+}
+
+/// Those rows that this program can have written. The others are told of and left where they are: one bad row is no reason
+/// to do without all the others.
+pub(in crate::store) fn readable<R, T: TryFrom<R, Error = BadRow>>(rows: Vec<R>) -> Vec<T> {
+    let told = |bad: &BadRow| error!(%bad, "a row of the store is left out");
+    rows.into_iter().filter_map(|row| T::try_from(row).inspect_err(told).ok()).collect()
 }
 
 /// Converts all rows, or none.

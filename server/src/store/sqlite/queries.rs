@@ -39,7 +39,7 @@ pub(super) const APPEND_GRANT_EVENT: &str =
     "INSERT INTO events (kind, key_hash, credential, generation, min_generation) VALUES ($1, $2, $3, $4, 0)";
 
 pub(super) const LOAD_GRANT: &str = "\
-    SELECT credential, version, refresh_token, previous, seed, planted, journal, intent_owner, intent_token, \
+    SELECT credential, version, refresh_token, previous, previous_version, seed, planted, journal, intent_owner, intent_token, \
         CAST(unixepoch('subsec') * 1000 AS INTEGER) - intent_at AS intent_age, stray_token, \
         CAST(unixepoch('subsec') * 1000 AS INTEGER) - stray_at AS stray_age, needs_reauth, retry, updated_at \
     FROM grants WHERE credential = $1";

@@ -6,21 +6,25 @@ use crate::{
         Commit, Committed, EventKind, Fence, Rejected, TokenRow,
         sql::{
             self,
-            rows::{TokenColumns, all, json, json_of, signed},
+            rows::{TokenColumns, json, json_of, readable, signed},
         },
     },
     types::{CredentialName, Generation, KeyHash},
 };
 
 impl SqliteTokenStore {
-    pub(super) async fn rows(
-        &self,
-        sql: &'static str,
-        from: &[u8],
-        limit: u32,
-    ) -> Result<Vec<TokenRow>, SqliteStoreError> {
-        let rows: Vec<TokenColumns> = query_as!(sql, from, i64::from(limit)).fetch_all(&self.readers).await?;
-        Ok(all(rows)?)
+    pub(super) async fn try_scan(&self, after: &[u8], limit: u32) -> Result<Vec<TokenRow>, SqliteStoreError> {
+        let mut after = after.to_vec();
+        loop {
+            let page = query_as!(sql::SCAN, &after[..], i64::from(limit));
+            let page: Vec<TokenColumns> = page.fetch_all(&self.readers).await?;
+            // An empty page would say that there is no more.
+            let next = page.last().filter(|_| page.len() >= limit as usize).map(|last| last.key_hash.clone());
+            match (readable(page), next) {
+                (rows, Some(next)) if rows.is_empty() => after = next,
+                (rows, _) => return Ok(rows),
+            }
+        }
     }
 
     pub(super) async fn try_rows_of(
@@ -30,7 +34,7 @@ impl SqliteTokenStore {
     ) -> Result<Vec<TokenRow>, SqliteStoreError> {
         let rows = query_as!(sql::ROWS_OF, credential.as_str(), i64::from(limit));
         let rows: Vec<TokenColumns> = rows.fetch_all(&self.readers).await?;
-        Ok(all(rows)?)
+        Ok(readable(rows))
     }
 
     pub(super) async fn try_load(&self, key: KeyHash) -> Result<Option<TokenRow>, SqliteStoreError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokencache_client::{GetToken, Secret};
 use tokencache_server::{
-    app::open_store,
+    app::{Opened, open_store},
     authn::api_key::generate,
     rng::SharedRng,
     store::StoreRegistry,
@@ -24,9 +24,8 @@ async fn a_key_opens_what_its_grant_says_until_it_is_revoked() {
         let broker = stage.start_guarded("", &tables).await;
         // As the command line does: in the store itself, beside the broker.
         let config = stage.config_with("", &tables);
-        let store = open_store(&config.store, &StoreRegistry::builtin(), std::sync::Arc::new(SystemClock))
-            .await
-            .expect("a store");
+        let opened = open_store(&config, &StoreRegistry::builtin(), std::sync::Arc::new(SystemClock)).await;
+        let Opened { store, .. } = opened.expect("a store");
         let now = SystemClock.now();
         let (key, row) = generate("ci", now, None, &SharedRng::from_os());
         let id = row.id.clone();

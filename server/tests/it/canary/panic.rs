@@ -63,9 +63,10 @@ fn what_providers_and_stores_hold_is_not_shown() {
     let grant = GrantUpdate {
         base_version: 1,
         as_of: 1,
-        sent: secret(),
-        refresh_token: secret(),
-        refused: vec![secret()],
+        sent: secret().into(),
+        refresh_token: secret().into(),
+        late: Some(secret()),
+        refused: vec![secret().into()],
         intent: None,
         at,
     };
@@ -85,13 +86,19 @@ fn what_providers_and_stores_hold_is_not_shown() {
     let fence = Fence::Next;
     assert_silent(Commit { key: key(), token: token(), fence, config, last_used_at: at, grant: Some(grant.clone()) });
     assert_silent(grant);
-    assert_silent(GrantSeed { credential: credential.clone(), refresh_token: secret(), at });
-    assert_silent(GrantCandidate { base_version: 1, refresh_token: secret(), at });
+    assert_silent(GrantSeed {
+        credential: credential.clone(),
+        refresh_token: secret().into(),
+        previous: Some(secret().into()),
+        at,
+    });
+    assert_silent(GrantCandidate { base_version: 1, refresh_token: secret(), fingerprint: Some(config), at });
     assert_silent(Grant {
         credential,
         version: 1,
         refresh_token: secret(),
         previous: Some(secret()),
+        previous_since: 1,
         seed: config,
         planted: 1,
         journal: 0,

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tempfile::TempDir;
 use tokencache_server::{
     app::open_store,
-    config::{StoreConfig, secret::SecretSource},
+    config::{Config, StoreConfig, secret::SecretSource},
     error::{Error, ErrorKind},
     store::{Committed, SharedStore, StoreRegistry},
     time::SystemClock,
@@ -230,7 +230,9 @@ async fn a_changed_password_is_read_again_without_a_restart() {
         password: Some(SecretSource::File(file.clone())),
         ..StoreConfig::default()
     };
-    let store = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await.expect("a valid store");
+    let config = Config { store: config, ..Config::default() };
+    let opened = open_store(&config, &StoreRegistry::builtin(), Arc::new(SystemClock)).await.expect("a valid store");
+    let store = opened.store;
     store.prepare().await.expect("an empty database");
 
     execute(&admin, "ALTER ROLE app PASSWORD 'second'").await;

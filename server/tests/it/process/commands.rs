@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 use tokencache_testkit::Postgres;
 
-use super::{Outcome, tokencached};
+use super::{FREE_PORTS, Outcome, tokencached};
 
 fn directory() -> TempDir {
     TempDir::new().expect("a directory")
@@ -97,6 +97,40 @@ fn a_bad_configuration_is_not_served() {
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert!(outcome.stderr.starts_with("tokencached: tokencached.toml:2:1: "), "{outcome:?}");
     assert!(outcome.stderr.contains("`listen`"), "the nearest key is named: {outcome:?}");
+}
+
+#[test]
+fn a_store_that_outlives_the_process_is_not_served_without_a_key_and_what_to_do_is_told() {
+    let store = format!("{FREE_PORTS}[store]\nurl = \"sqlite:tokens.db\"\n");
+    let outcome = run(&directory(), &store, &["serve", "--config", "tokencached.toml"]);
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    for told in ["no key to seal", "tokencached key generate --file tokencache.key", "[encryption]"] {
+        assert!(outcome.stderr.contains(told), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_key_that_was_generated_seals_and_one_that_is_none_is_told_of() {
+    let directory = directory();
+    let configuration = "[store]\nurl = \"sqlite:tokens.db\"\n[encryption]\nactive = \"k1\"\n\
+                         keys = { k1 = { file = \"k1.key\" } }\n";
+    let status = ["key", "status", "--config", "tokencached.toml"];
+    let outcome = run(&directory, configuration, &["key", "generate", "--file", "k1.key"]);
+    assert_eq!(outcome.code(), Some(0), "{outcome:?}");
+    assert_eq!(run(&directory, configuration, &["key", "generate", "--file", "k1.key"]).code(), Some(1), "it exists");
+    assert_eq!(run(&directory, configuration, &["migrate", "--config", "tokencached.toml"]).code(), Some(0));
+    let outcome = run(&directory, configuration, &status);
+    assert_eq!(outcome.code(), Some(0), "{outcome:?}");
+    assert!(outcome.stdout.starts_with("active key: k1\nrows to be sealed anew: 0\n"), "{outcome:?}");
+
+    fs::write(directory.path().join("k1.key"), "s3cr3t").expect("a file");
+    let outcome = run(&directory, configuration, &status);
+    assert_eq!(outcome.code(), Some(1));
+    assert!(outcome.stderr.contains("the key k1 of [encryption]: a key is 32 bytes"), "{outcome:?}");
+    assert!(!outcome.stderr.contains("s3cr3t"), "{outcome:?}");
+
+    let printed = Outcome::of(tokencached().args(["key", "generate"])).stdout;
+    assert_eq!(printed.trim_end().len(), 44, "base64 of 32 bytes");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use tokencache_client::{AdminClient, Client};
 use tokencache_testkit::ChildGuard;
 use tokio::time::{sleep, timeout};
 
+use crate::broker::{ENCRYPTION, ENCRYPTION_KEY};
+
 /// How long anything may take that is not meant to be waited for. It is far more than is needed, so that a busy machine
 /// fails no test.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,7 +73,8 @@ impl Daemon {
     /// The command that [`Daemon::serve`] runs, for tests that add to it.
     pub(crate) fn command(directory: &Path, configuration: &str) -> Command {
         let file = directory.join("tokencached.toml");
-        fs::write(&file, configuration).expect("a file");
+        fs::write(directory.join("encryption.key"), ENCRYPTION_KEY).expect("a file");
+        fs::write(&file, format!("{configuration}\n{ENCRYPTION}")).expect("a file");
         let mut command = tokencached();
         command.current_dir(directory).args(["serve", "--config"]).arg(file);
         command

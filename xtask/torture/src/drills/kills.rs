@@ -138,7 +138,7 @@ impl Kills {
         let mut findings = Findings::default();
         let records = fleet.history.records();
         check_calls(&records, true, &mut findings);
-        check_grants(&fleet.truth, &fleet.database.refresh_tokens().await?, &records, &mut findings);
+        check_grants(&fleet.truth, &fleet.refresh_tokens().await?, &records, &mut findings);
         let logs = fleet.replicas.iter().map(|replica| replica::fails_on_purpose(&replica.log()));
         let built_for_it = logs.collect::<Result<Vec<_>>>()?.contains(&true);
         verdict.require(built_for_it, "the server was built without the feature `failpoints`");

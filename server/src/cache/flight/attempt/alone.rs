@@ -113,8 +113,9 @@ impl Attempt {
         let update = sent.zip(new).map(|(sent, refresh_token)| GrantUpdate {
             base_version: 0,
             as_of: 0,
-            sent,
-            refresh_token,
+            sent: sent.into(),
+            refresh_token: refresh_token.into(),
+            late: None,
             refused: vec![],
             intent: None,
             at,

@@ -32,6 +32,11 @@ impl Attempt {
             ErrorKind::StoreDown => return self.pause_for_store(error),
             // The upstream was not asked: another replica may do so at once.
             ErrorKind::Draining => return error,
+            // Nor was it here: another replica may have the key. What is recorded holds all of them back.
+            ErrorKind::KeyMissing => {
+                let delay = self.parts.rng.with(|rng| entry::retry_delay(&error, 1, rng));
+                return self.refuse(error, now.after(delay));
+            }
             _ => {}
         }
         let before = base.row.as_ref().and_then(|row| row.failures.as_ref()).map_or(0, |failures| failures.count);

@@ -76,6 +76,7 @@ mod tests {
             version: 5,
             refresh_token: "present".into(),
             previous: Some("before".into()),
+            previous_since: 5,
             seed: print("seed"),
             planted: 3,
             journal: 7,
@@ -92,7 +93,8 @@ mod tests {
     }
 
     fn late(base_version: u64, token: &str) -> GrantCandidate {
-        GrantCandidate { base_version, refresh_token: token.into(), at: Timestamp::from_millis(0) }
+        let (refresh_token, fingerprint) = (token.into(), Some(print(token)));
+        GrantCandidate { base_version, refresh_token, fingerprint, at: Timestamp::from_millis(0) }
     }
 
     fn intent(token: &str, age: u64) -> Option<OpenIntent> {
