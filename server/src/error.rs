@@ -58,7 +58,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadName,
         Self::BadRequest,
         Self::NoIdentity,

@@ -21,8 +21,8 @@ use crate::{
     credential::Catalog,
     error::{Error, ErrorKind, Result},
     policy::{
-        Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, RotateKeyRequest, ServerRequest,
-        WatchRequest, authorize,
+        Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, RotateKeyRequest,
+        ServerRequest, WatchRequest, authorize,
     },
     store::{AuditFilter, AuditRow, Rejected, Replica, sealed::KeyCensus},
     types::{Caller, CredentialName, Evidence, RejectedToken, Rejection, Selector, TokenKey, TokenRequest},
@@ -104,7 +104,8 @@ impl Pipeline {
             Ok(caller) => Ok(Identified { caller, call }),
             Err(error) => {
                 let actor = Some(Actor::unknown(call.evidence.peer));
-                let event = AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
+                let event =
+                    AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
                 self.audit.refuse(refusal(event, &error));
                 Err(error)
             }
@@ -148,9 +149,9 @@ impl Pipeline {
     pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Result<Change>> + use<>> {
         let mut event = call.event(Kind::WatchOpened, Rpc::WatchTokens);
         event.credential = Some(selector.credential.clone());
-        let watched = self.admit(call, WatchRequest(self.complete(selector)), &mut event).and_then(|request| {
-            self.cache.watch(&request).map(|changes| (changes, TokenKey::new(request.0.clone())))
-        });
+        let watched = self
+            .admit(call, WatchRequest(self.complete(selector)), &mut event)
+            .and_then(|request| self.cache.watch(&request).map(|changes| (changes, TokenKey::new(request.0.clone()))));
         let (changes, key) = self.refused(&event, watched)?;
         event.key = Some(key);
         // No token leaves with this answer; each that follows is waited for.
@@ -223,7 +224,7 @@ impl Pipeline {
         after: Option<&CredentialName>,
         limit: usize,
     ) -> Result<Vec<CredentialReport>> {
-        let mut event = call.event(Kind::AdminCall, Rpc::ListCredentials);
+        let event = call.event(Kind::AdminCall, Rpc::ListCredentials);
         let listed = async {
             let names = self.catalog.iter().map(|credential| &credential.name);
             let later = names.filter(|name| after.is_none_or(|after| *name > after));

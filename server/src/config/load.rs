@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, EncryptionConfig, Limits, ServerConfig, StoreConfig, audit,
-    credential,
+    AuthnConfig, CacheConfig, Config, ConfigError, Defaults, EncryptionConfig, Limits, ServerConfig, StoreConfig,
+    audit, credential,
     endpoint::Endpoints,
     grant,
     reader::{Problems, Section},

@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 
 use self::grants::Grants;
 use super::{
-    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, Reseal, RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, Applied, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim,
+    EndpointView, Event, EventKind, FailedAttempt, Failures, Fence, Grant, GrantCandidate, GrantLoss, GrantSeed,
+    GrantUpdate, Heartbeat, Holder, Lease, LeaseOwner, LeaseScope, MAX_LEASE, Pass, Rejected, Replica, Reseal,
+    RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
 };
 use crate::{
     bug::{self, Bug},

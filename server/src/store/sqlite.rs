@@ -17,7 +17,9 @@ use self::{
     transaction::{attempts, retried},
 };
 use super::{
-    Admission, ApiKey, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event, FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope, Pass, Rejected, Reseal, RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
+    Admission, ApiKey, AuditFilter, AuditRow, Claim, Commit, Committed, Departure, EndpointClaim, EndpointView, Event,
+    FailedAttempt, Grant, GrantCandidate, GrantLoss, GrantSeed, GrantUpdate, Holder, Lease, LeaseOwner, LeaseScope,
+    Pass, Rejected, Reseal, RotationIntent, SecretCursor, SecretPage, TokenRow, TokenStore, Turned,
     secrets::value_of,
     sql::{
         self,

@@ -62,7 +62,11 @@ fn a_secret_file_that_others_can_read_is_warned_of() {
 async fn a_check_tries_every_secret_and_tells_every_problem_in_the_order_of_the_file() {
     let directory = directory();
     let path = directory.path().join("c.toml");
-    write(&path, format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\nsize = 0\n"), 0o644);
+    write(
+        &path,
+        format!("{CREDENTIAL}client_secret = {{ file = \"s\" }}\nsize = 0\n[authn]\napi_keys = true\n"),
+        0o644,
+    );
     let report = check(&path, &toy::registry()).await;
     assert!(!report.is_ok());
     let [file, secret] = [path.display(), directory.path().join("s").display()].map(|p| p.to_string());
@@ -83,7 +87,9 @@ async fn a_check_of_a_good_file_sums_it_up() {
     write(&directory.path().join("s"), "hunter2", 0o600);
     let more = "client_secret = { file = \"s\" }\nrefresh_window = \"10m\"\nreject_on = [401, \"expired\"]\n";
     let rotating = CREDENTIAL.replace("credentials.ci", "credentials.\"crm/prod\"").replace("toy", "toy_rotating");
-    let text = format!("[store]\nurl = \"memory:\"\n{CREDENTIAL}{more}{rotating}when_degraded = \"refuse\"\n");
+    let text = format!(
+        "[store]\nurl = \"memory:\"\n{CREDENTIAL}{more}{rotating}when_degraded = \"refuse\"\n[authn]\napi_keys = true\n"
+    );
     write(&path, text, 0o644);
     let report = check(&path, &toy::registry()).await;
     assert!(report.is_ok(), "{report}");
