@@ -4,6 +4,7 @@
 //! and the cache's work. It knows nothing of stores.
 
 mod attributes;
+mod buffer;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod deadline;

@@ -98,6 +98,11 @@ fn read_issuer(name: &str, value: &Value<'_>) -> Option<JwtRules> {
         section.problem_at("audiences", "at least one name of this broker");
     }
     let leeway = section.duration_in("leeway", Duration::ZERO, MAX_LEEWAY);
+    let named = match &keys {
+        Some(KeySource::Discovery(url) | KeySource::Url(url)) => Some(url.clone()),
+        Some(KeySource::File(_)) | None => None,
+    };
+    let http = http.naming(named.as_ref());
     let rules = JwtRules {
         name: name.into(),
         issuer: issuer.unwrap_or_default(),

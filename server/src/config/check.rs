@@ -64,11 +64,12 @@ pub async fn check(path: &Path, registry: &ProviderRegistry) -> Report {
         }
     }
     drop(attempts);
-    if config.nobody_could_call() {
-        problems.note(0, format!("server: {NOBODY}"));
-    }
     let summary = if problems.is_empty() { summary(&config) } else { vec![] };
-    Report { file, warnings: problems.warnings(), problems: problems.into_messages(), summary }
+    let mut warnings = problems.warnings();
+    if config.nobody_could_call() {
+        warnings.push(format!("{file}: server: {NOBODY}"));
+    }
+    Report { file, warnings, problems: problems.into_messages(), summary }
 }
 
 async fn try_secret(secret: NamedSecret) -> Option<(usize, String)> {

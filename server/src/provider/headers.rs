@@ -1,6 +1,8 @@
 //! Headers that the configuration adds to a request, secret ones among them.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use super::text::Text;
 use crate::{
@@ -63,11 +65,36 @@ impl Headers {
     }
 }
 
-/// A header's value that no log may show.
+/// A header's value that no log may show, and that is wiped when the last copy of it is dropped.
 pub(crate) fn secret_value(name: &HeaderName, text: &str) -> Result<HeaderValue> {
     let unusable =
         |_| Error::new(ErrorKind::Misconfigured, format!("the secret for the header {name} cannot stand in a header"));
-    let mut value = HeaderValue::from_str(text).map_err(unusable)?;
+    let bytes = Bytes::from_owner(Zeroizing::new(text.as_bytes().to_vec()));
+    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_header_of_the_configuration_is_sensitive() {
+        let plain = |text: &str| Text::Plain(text.into());
+        let configured = [(header::AUTHORIZATION, Text::Token), (header::COOKIE, plain("s3cr3t"))];
+        let headers = Headers(configured.into()).resolve(Some(&Secret::from("s3cr3t"))).await.unwrap();
+        assert_eq!(headers.len(), 2);
+        assert!(headers.values().all(|value| value.is_sensitive() && value.as_bytes() == b"s3cr3t"));
+        assert!(!format!("{headers:?}").contains("s3cr3t"), "{headers:?}");
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_header_is_refused_without_being_shown() {
+        for bad in ["s3cr3t\r\nx: y", "s3cr3t\n", "s3cr3t\0", "s3cr3t\u{7f}"] {
+            let error = secret_value(&header::COOKIE, bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured);
+            assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");
+        }
+    }
 }

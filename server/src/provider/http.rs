@@ -15,6 +15,7 @@ use ::http::{
     HeaderMap, HeaderValue, Method,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING},
 };
+use bytes::Bytes;
 use thiserror::Error;
 use url::Url;
 use zeroize::Zeroizing;
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 use super::MintFailure;
 use crate::error::{Error, ErrorKind};
 
-pub use answer::{Answer, BodyFault};
+pub use answer::{Answer, BodyFault, Document};
 pub use clients::{BadClient, HttpClients};
 pub use egress::{AddressClass, Egress, ForbiddenAnswer};
 pub use settings::{HttpSettings, InsecureUrl};
@@ -45,8 +46,8 @@ pub struct Call {
     pub url: Url,
     /// Headers. `accept-encoding` is always `identity`.
     pub headers: HeaderMap,
-    /// The body. Empty: none.
-    pub body: Vec<u8>,
+    /// The body. Empty: none. It is wiped once it was sent; copies in the buffers of a connection are not.
+    pub body: Zeroizing<Vec<u8>>,
     /// How long the whole exchange may take, if less than the settings say.
     pub within: Option<Duration>,
 }
@@ -144,7 +145,7 @@ impl HttpClient {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut request = self.inner.request(call.method, call.url).headers(headers).timeout(limit);
         if !call.body.is_empty() {
-            request = request.body(call.body);
+            request = request.body(Bytes::from_owner(call.body));
         }
         let failure = |error: reqwest::Error| HttpFailure::new(&error, host.clone(), &self.settings, limit);
         let mut response = request.send().await.map_err(failure)?;

@@ -44,7 +44,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("prost", &["rpc"]),
     ("tokencache_proto", &["rpc"]),
     ("axum", &["rpc::http", "rpc::routes", "dev"]),
-    ("tower", &["rpc::layers", "rpc::shed"]),
+    ("tower", &["rpc::guard", "rpc::layers", "rpc::shed"]),
     ("sqlx", &["store::postgres", "store::sqlite", "store::sql"]),
     ("reqwest", &["provider::http"]),
     ("moka", &["authn::jwt", "cache::history", "cache::memory"]),
@@ -71,6 +71,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::postgres",
+            "store::postgres::api_keys",
             "store::postgres::audit",
             "store::postgres::endpoints",
             "store::postgres::events",
@@ -86,6 +87,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "store::sqlite",
+            "store::sqlite::api_keys",
             "store::sqlite::audit",
             "store::sqlite::endpoints",
             "store::sqlite::grants",

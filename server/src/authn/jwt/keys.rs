@@ -9,8 +9,10 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
 };
 use tokio::{sync::Mutex, time::Instant};
+use serde_json::Value;
 use tracing::warn;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::{Algorithm, KeySource};
 use crate::{
@@ -136,7 +138,7 @@ impl JwtKeys {
     async fn discover(&self, issuer: &Url) -> Result<Url> {
         let mut url = issuer.clone();
         url.set_path(&format!("{}/.well-known/openid-configuration", issuer.path().trim_end_matches('/')));
-        let metadata: serde_json::Value = self.get(url).await?.unwrap_or_default();
+        let metadata: Value = self.get(url).await?.unwrap_or_default();
         let unusable = |why: &str| Error::new(ErrorKind::UpstreamDown, format!("the metadata of the issuer {why}"));
         let named = metadata.get("issuer").and_then(|named| named.as_str()).unwrap_or_default();
         if named.trim_end_matches('/') != issuer.as_str().trim_end_matches('/') {
@@ -146,20 +148,20 @@ impl JwtKeys {
         let keys = keys.ok_or_else(|| unusable("name no jwks_uri"))?;
         self.client
             .settings()
-            .check_url(&keys)
+            .check_target(&keys)
             .map_err(|error| unusable(&format!("name an unsafe jwks_uri: {error}")))?;
         Ok(keys)
     }
 
     /// A JSON document, `None` if it is none of that form.
     async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Result<Option<T>> {
-        let call = Call { method: Method::GET, url, headers: HeaderMap::new(), body: vec![], within: None };
+        let call = Call { method: Method::GET, url, headers: HeaderMap::new(), body: Zeroizing::default(), within: None };
         let answer = self.client.send(call).await?;
         if !answer.status.is_success() {
             let text = format!("{} answered {} when asked for an issuer's keys", answer.host, answer.status.as_u16());
             return Err(Error::new(ErrorKind::UpstreamDown, text));
         }
-        Ok(answer.json().and_then(|document| serde_json::from_value(document).ok()))
+        Ok(answer.json().and_then(|document| serde_json::from_value(Value::clone(&document)).ok()))
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::{
     fmt,
+    ops::Deref,
     time::{Duration, UNIX_EPOCH},
 };
 
 use ::http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use serde_json::Value;
 use thiserror::Error;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     error::{Error, ErrorKind},
@@ -48,6 +50,39 @@ pub enum BodyFault {
     Slow,
 }
 
+/// JSON that may hold secrets: its texts are wiped when it is dropped.
+#[derive(Default)]
+pub struct Document(Value);
+
+impl Deref for Document {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(entries) => entries.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}, {} bytes", self.status.as_u16(), self.host, self.body.len())
@@ -57,8 +92,11 @@ impl fmt::Debug for Answer {
 impl Answer {
     /// The body as JSON, if it is whole. Nesting is bounded by `serde_json`.
     #[must_use]
-    pub fn json(&self) -> Option<serde_json::Value> {
-        serde_json::from_slice(&self.body).ok().filter(|_| self.fault.is_none())
+    pub fn json(&self) -> Option<Document> {
+        if self.fault.is_some() {
+            return None;
+        }
+        serde_json::from_slice(&self.body).ok().map(Document)
     }
 
     /// How long the upstream asks to wait (RFC 9110 section 10.2.3), at least 1 s and at most 1 h.
@@ -126,6 +164,14 @@ mod tests {
         }
         let status = StatusCode::from_u16(status).expect("a status");
         Answer { host: "idp.example".into(), status, headers, body: Zeroizing::default(), fault: None }
+    }
+
+    #[test]
+    fn no_text_of_a_document_is_left_once_it_is_wiped_and_none_is_shown() {
+        let mut value = serde_json::json!({ "a": "s3cr3t", "b": [{ "c": ["s3cr3t", 1, null] }], "d": true });
+        assert!(!format!("{:?}", Document(value.clone())).contains("s3cr3t"));
+        wipe(&mut value);
+        assert_eq!(value, serde_json::json!({ "a": "", "b": [{ "c": ["", 1, null] }], "d": true }));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Egress {
     /// Reads `allow_addresses` and `allow_hosts` of the table `http`.
     pub(super) fn read(http: &Section<'_>) -> Self {
         let hosts = http.has("allow_hosts").then(|| items(http, "allow_hosts"));
-        if http.value("allow_hosts").and_then(|value| value.items()).is_some_and(|items| items.is_empty()) {
+        if http.value("allow_hosts").is_some_and(|value| value.get().as_array().is_some_and(|items| items.is_empty())) {
             http.problem_at("allow_hosts", "without a host none could be reached; leave it out to allow any");
         }
         Self { addresses: items(http, "allow_addresses"), hosts, named: BTreeSet::new() }

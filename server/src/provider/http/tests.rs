@@ -18,7 +18,7 @@ fn call(url: &str) -> Call {
         method: Method::POST,
         url: Url::parse(url).expect("a URL"),
         headers: HeaderMap::new(),
-        body: b"x=s3cr3t".to_vec(),
+        body: Zeroizing::new(b"x=s3cr3t".to_vec()),
         within: None,
     }
 }

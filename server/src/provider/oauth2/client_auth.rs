@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::{reader::Section, secret::SecretSource},
     error::Result,
-    provider::{form::Form, headers::secret_value, text::read_secret},
+    provider::{buffer::SecretBuffer, form::Form, headers::secret_value, text::read_secret},
 };
 
 /// Methods of the OAuth registry that are planned but not there yet.
@@ -90,9 +90,19 @@ impl ClientAuth {
 
 /// Both parts are form-encoded before they are joined (RFC 6749 section 2.3.1), unlike in ordinary Basic.
 fn basic(client_id: &str, secret: &str) -> Zeroizing<String> {
-    let encode = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
-    let pair = Zeroizing::new(format!("{}:{}", *encode(client_id), *encode(secret)));
-    Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(pair.as_bytes())))
+    let mut pair = SecretBuffer::default();
+    let encode = |text: &str, pair: &mut SecretBuffer| {
+        form_urlencoded::byte_serialize(text.as_bytes()).for_each(|part| pair.push(part.as_bytes()));
+    };
+    encode(client_id, &mut pair);
+    pair.push(b":");
+    encode(secret, &mut pair);
+    let pair = pair.into_bytes();
+    // With room for all of it: a text that grows leaves copies of the secret behind.
+    let mut header = Zeroizing::new(String::with_capacity("Basic ".len() + pair.len().div_ceil(3) * 4));
+    header.push_str("Basic ");
+    BASE64_STANDARD.encode_string(&pair[..], &mut header);
+    header
 }
 
 #[cfg(test)]
@@ -102,6 +112,7 @@ mod tests {
     #[test]
     fn id_and_secret_are_form_encoded_before_they_are_joined() {
         let header = basic("cc:basic", "s3cr:et/ %+x");
+        assert_eq!(header.len(), header.capacity(), "it was allocated once");
         let pair = BASE64_STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap();
         assert_eq!(pair, b"cc%3Abasic:s3cr%3Aet%2F+%25%2Bx");
     }

@@ -6,6 +6,7 @@ use ::http::{HeaderMap, Method};
 use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::{
     config::reader::Section,
@@ -120,7 +121,7 @@ impl Discovery {
         for url in self.issuer.metadata_urls() {
             // Half of the time at most: the token request is to have its share.
             let within = Some(self.client.settings().timeout / 2);
-            let call = Call { method: Method::GET, url, headers: HeaderMap::new(), body: vec![], within };
+            let call = Call { method: Method::GET, url, headers: HeaderMap::new(), body: Zeroizing::default(), within };
             match self.client.send(call).await {
                 Ok(answer) => match self.read(&answer) {
                     Ok(metadata) => return Ok(metadata),

@@ -96,14 +96,19 @@ impl Config {
     /// header `Authorization`.
     pub(super) fn presentation(&self, token: &Secret) -> Result<(HeaderName, HeaderValue)> {
         let (name, text): (_, Secret) = match &self.token {
-            TokenPlace::Cookie(cookie) => (COOKIE, Secret::new(format!("{cookie}={}", token.expose()))),
+            TokenPlace::Cookie(cookie) => (COOKIE, joined(&[cookie, "=", token.expose()])),
             TokenPlace::Pointer(_) | TokenPlace::Header(_) => {
-                (AUTHORIZATION, Secret::new(format!("{} {}", self.token_type, token.expose())))
+                (AUTHORIZATION, joined(&[&self.token_type, " ", token.expose()]))
             }
         };
         let value = secret_value(&name, text.expose())?;
         Ok((name, value))
     }
+}
+
+/// One text of several, allocated once: a text that grows leaves copies of the secret behind.
+fn joined(parts: &[&str]) -> Secret {
+    Secret::new(parts.concat())
 }
 
 impl TokenPlace {

@@ -3,14 +3,16 @@
 use std::{future::Future, pin::Pin};
 
 use ::http::{HeaderValue, Method, header::CONTENT_TYPE};
-use serde_json::{Map, Number, Value as Json};
+use serde_json::{Number, Value as Json};
 use toml::de::DeValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::{
     config::reader::{Section, Value},
-    error::Result,
+    error::{Error, Result},
     provider::{
+        buffer::SecretBuffer,
         form::Form,
         headers::Headers,
         http::{Call, HttpSettings},
@@ -88,7 +90,7 @@ impl Request {
     pub(super) async fn call(&self, token: Option<&Secret>) -> Result<Call> {
         let mut headers = self.headers.resolve(token).await?;
         let (content_type, body) = match &self.body {
-            Body::None => (None, vec![]),
+            Body::None => (None, Zeroizing::default()),
             Body::Form(fields) => {
                 let mut form = Form::default();
                 for (name, text) in fields {
@@ -96,7 +98,11 @@ impl Request {
                 }
                 (Some("application/x-www-form-urlencoded"), form.into_body())
             }
-            Body::Json(node) => (Some("application/json"), node.resolve(token).await?.to_string().into_bytes()),
+            Body::Json(node) => {
+                let mut json = SecretBuffer::default();
+                node.write(token, &mut json).await?;
+                (Some("application/json"), json.into_bytes())
+            }
         };
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -154,26 +160,36 @@ impl Node {
         }
     }
 
-    fn resolve<'a>(&'a self, token: Option<&'a Secret>) -> Pin<Box<dyn Future<Output = Result<Json>> + Send + 'a>> {
+    /// Writes it as JSON. It never becomes a value of its own, which would keep the secrets.
+    fn write<'a>(
+        &'a self,
+        token: Option<&'a Secret>,
+        json: &'a mut SecretBuffer,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
         Box::pin(async move {
-            Ok(match self {
-                Self::Plain(value) => value.clone(),
-                Self::Text(text) => Json::String(text.resolve(token).await?.expose().clone()),
+            match self {
+                Self::Plain(value) => write_json(json, value)?,
+                Self::Text(text) => write_json(json, text.resolve(token).await?.expose())?,
                 Self::Array(items) => {
-                    let mut array = Vec::with_capacity(items.len());
-                    for item in items {
-                        array.push(item.resolve(token).await?);
+                    json.push(b"[");
+                    for (i, item) in items.iter().enumerate() {
+                        json.push(if i > 0 { b"," } else { b"" });
+                        item.write(token, json).await?;
                     }
-                    Json::Array(array)
+                    json.push(b"]");
                 }
                 Self::Object(entries) => {
-                    let mut object = Map::new();
-                    for (name, node) in entries {
-                        object.insert(name.clone(), node.resolve(token).await?);
+                    json.push(b"{");
+                    for (i, (name, node)) in entries.iter().enumerate() {
+                        json.push(if i > 0 { b"," } else { b"" });
+                        write_json(json, name)?;
+                        json.push(b":");
+                        node.write(token, json).await?;
                     }
-                    Json::Object(object)
+                    json.push(b"}");
                 }
-            })
+            }
+            Ok(())
         })
     }
 
@@ -187,6 +203,10 @@ impl Node {
             }
         }
     }
+}
+
+fn write_json(json: &mut SecretBuffer, value: &(impl serde::Serialize + ?Sized)) -> Result<()> {
+    serde_json::to_writer(json, value).map_err(|_| Error::bug("a text that JSON has no form for"))
 }
 
 /// Whether a table stands for a secret or for the token.

@@ -11,7 +11,12 @@ use super::{
 };
 use crate::{
     error::ErrorKind,
-    provider::{Minted, http::Answer, lifetime::seconds, text::is_presentable},
+    provider::{
+        Minted,
+        http::{Answer, Document},
+        lifetime::seconds,
+        text::is_presentable,
+    },
     time::Timestamp,
     types::Secret,
 };
@@ -22,7 +27,7 @@ pub(super) fn read_session(answer: &Answer, config: &Config, now: Timestamp) -> 
     let document = match answer.json() {
         Some(document) => document,
         None if config.needs_body() => return Err(LoginFailure::Unusable(answer.illegible())),
-        None => Value::Null,
+        None => Document::default(),
     };
     let access_token = match &config.token {
         TokenPlace::Pointer(pointer) => document.pointer(pointer).and_then(Value::as_str).map(Secret::from),

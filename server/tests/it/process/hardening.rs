@@ -18,6 +18,7 @@ const CONFIGURATION: &str = r#"[server]
 listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
 metrics_listen = "127.0.0.1:0"
+insecure_allow_any_caller = true
 
 [store]
 url = "memory:"

@@ -81,6 +81,7 @@ fn each_mistake_with_the_egress_rules_has_its_own_message() {
             ("http = { allow_addresses = [\"lan\"] }", "http.allow_addresses[0]: expected \"loopback\""),
             ("http = { allow_addresses = [\"10.0.0.1/8\"] }", "the range is written \"10.0.0.0/8\""),
             ("http = { allow_addresses = \"private\" }", "http.allow_addresses: expected an array"),
+            ("http = { allow_hosts = \"b.example\" }", "http.allow_hosts: expected an array"),
             ("http = { allow_hosts = [] }", "http.allow_hosts: without a host none could be reached"),
             ("http = { allow_hosts = [\"a.example.\"] }", "http.allow_hosts[0]: a host has no dot at its end"),
             ("http = { allow_hosts = [\"b.example\"] }", "token_url: `http.allow_hosts` does not have this host"),

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use ::http::{HeaderMap, Method};
+use zeroize::Zeroizing;
 
 use super::{super::*, FakeDns, Traps, rules};
 use crate::{
@@ -190,7 +191,8 @@ fn client(settings: &HttpSettings, dns: &Arc<FakeDns>) -> HttpClient {
 }
 
 async fn send(client: &HttpClient, url: Url) -> Result<Answer, HttpFailure> {
-    let call = Call { method: Method::POST, url, headers: HeaderMap::new(), body: b"x=s3cr3t".to_vec(), within: None };
+    let body = Zeroizing::new(b"x=s3cr3t".to_vec());
+    let call = Call { method: Method::POST, url, headers: HeaderMap::new(), body, within: None };
     client.send(call).await
 }
 
