@@ -95,7 +95,7 @@ pub struct Methods {
 impl Authenticator for Methods {
     async fn authenticate(&self, evidence: &Evidence) -> Result<Caller> {
         let caller = match (&evidence.bearer, &evidence.certificate, evidence.peer) {
-            (Some(token), _, _) => self.recognise(token.as_ref().map_err(|why| bad(*why))?).await?,
+            (Some(token), _, _) => self.recognise(token.as_ref().map_err(|why| bad(why))?).await?,
             (None, Some(certificate), _) => certificate.clone().map_err(bad)?,
             (None, None, Peer::Unix(Some(user))) if self.peer_users => caller_of(user),
             _ if self.anonymous => Caller::anonymous(),

@@ -1,6 +1,6 @@
 //! `tokencached explain-policy`: which grant decides, and why the others do not.
 
-use std::path::PathBuf;
+use std::{cmp::Reverse, path::PathBuf};
 
 use clap::Args;
 
@@ -78,7 +78,7 @@ fn explain(config: &Config, caller: &Caller, question: &Question<'_>) -> String 
     }
     let mut text = String::from("denied: no grant covers it\n");
     // Those first that came nearest.
-    misses.sort_by(|a, b| b.0.cmp(&a.0));
+    misses.sort_by_key(|(miss, _)| Reverse(*miss));
     for (miss, name) in misses {
         text.push_str(&format!("  grant `{name}`: {miss}\n"));
     }

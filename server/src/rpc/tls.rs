@@ -1,6 +1,10 @@
 //! TLS of the listeners: TLS 1.3 alone, no session resumption, certificates that may be renewed while it runs.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -109,15 +113,15 @@ fn read(files: &TlsFiles) -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-fn certificates(file: &PathBuf) -> io::Result<Vec<CertificateDer<'static>>> {
+fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&open(file)?).collect();
     chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| unusable(file, "a certificate"))
 }
 
-fn open(file: &PathBuf) -> io::Result<Vec<u8>> {
+fn open(file: &Path) -> io::Result<Vec<u8>> {
     fs::read(file).map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())))
 }
 
-fn unusable(file: &PathBuf, what: &str) -> io::Error {
+fn unusable(file: &Path, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold {what} in PEM", file.display()))
 }

@@ -54,7 +54,7 @@ fn claims() -> Value {
     json!({ "iss": ISSUER, "aud": ["tokencache", "other"], "sub": "alice", "exp": NOW + 600, "groups": ["a", "b"], "level": 3 })
 }
 
-fn with(changes: Value) -> Value {
+fn with(changes: &Value) -> Value {
     let mut all = claims();
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {
@@ -94,7 +94,7 @@ async fn a_good_token_names_its_issuer_and_its_subject() {
     assert_eq!(caller.expires_at(), Some(Timestamp::from_millis((NOW + 630) * 1000)));
     // Without a key id the only key counts, and an audience may stand alone.
     let plain = Header { kid: None, ..header("") };
-    let single = issuer.sign(&plain, &with(json!({ "aud": "tokencache" })));
+    let single = issuer.sign(&plain, &with(&json!({ "aud": "tokencache" })));
     assert!(authenticator.recognise(&single).await.unwrap().is_some());
 }
 
@@ -108,7 +108,7 @@ async fn what_is_not_valid_is_refused() {
     let (start, signature) = good.expose().rsplit_once('.').unwrap();
     let (head, _) = start.split_once('.').unwrap();
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let swapped = format!("{head}.{}.{signature}", encode(&with(json!({ "sub": "root" }))));
+    let swapped = format!("{head}.{}.{signature}", encode(&with(&json!({ "sub": "root" }))));
     let unsigned = format!("{}.{}.", encode(&json!({ "alg": "none" })), encode(&claims()));
     let secret = EncodingKey::from_secret(issuer.jwk.to_string().as_bytes());
     let confused = Header { kid: Some("k1".into()), ..Header::new(jsonwebtoken::Algorithm::HS256) };
@@ -116,15 +116,15 @@ async fn what_is_not_valid_is_refused() {
     let carried = Header { jwk: serde_json::from_value(Issuer::new("k1").jwk).ok(), ..k1.clone() };
     let forger = Issuer::new("k1");
     let bad = [
-        ("another audience", issuer.sign(&k1, &with(json!({ "aud": "elsewhere" })))),
-        ("no audience", issuer.sign(&k1, &with(json!({ "aud": null })))),
-        ("no expiry", issuer.sign(&k1, &with(json!({ "exp": null })))),
-        ("an expiry that is no time", issuer.sign(&k1, &with(json!({ "exp": "soon" })))),
-        ("not valid yet", issuer.sign(&k1, &with(json!({ "nbf": NOW + 60 })))),
-        ("no subject", issuer.sign(&k1, &with(json!({ "sub": null })))),
-        ("an empty subject", issuer.sign(&k1, &with(json!({ "sub": "" })))),
-        ("a subject with a line break", issuer.sign(&k1, &with(json!({ "sub": "a\nb" })))),
-        ("a subject that is too long", issuer.sign(&k1, &with(json!({ "sub": "a".repeat(1025) })))),
+        ("another audience", issuer.sign(&k1, &with(&json!({ "aud": "elsewhere" })))),
+        ("no audience", issuer.sign(&k1, &with(&json!({ "aud": null })))),
+        ("no expiry", issuer.sign(&k1, &with(&json!({ "exp": null })))),
+        ("an expiry that is no time", issuer.sign(&k1, &with(&json!({ "exp": "soon" })))),
+        ("not valid yet", issuer.sign(&k1, &with(&json!({ "nbf": NOW + 60 })))),
+        ("no subject", issuer.sign(&k1, &with(&json!({ "sub": null })))),
+        ("an empty subject", issuer.sign(&k1, &with(&json!({ "sub": "" })))),
+        ("a subject with a line break", issuer.sign(&k1, &with(&json!({ "sub": "a\nb" })))),
+        ("a subject that is too long", issuer.sign(&k1, &with(&json!({ "sub": "a".repeat(1025) })))),
         ("a critical parameter", issuer.sign(&critical, &claims())),
         ("an unknown key", issuer.sign(&header("k2"), &claims())),
         ("another's signature", forger.sign(&k1, &claims())),
@@ -144,7 +144,7 @@ async fn what_is_not_valid_is_refused() {
 async fn tokens_of_other_issuers_and_other_texts_are_left_to_others() {
     let (directory, issuer) = (tempfile::tempdir().unwrap(), Issuer::new("k1"));
     let authenticator = authenticator(&directory, &[&issuer.jwk]);
-    let other = issuer.sign(&header("k1"), &with(json!({ "iss": "https://idp.example/" })));
+    let other = issuer.sign(&header("k1"), &with(&json!({ "iss": "https://idp.example/" })));
     for token in [other, Secret::from("tck_x"), Secret::from("a.b.c"), Secret::from("..")] {
         assert_eq!(authenticator.recognise(&token).await, Ok(None));
     }
@@ -165,7 +165,7 @@ async fn keys_are_fetched_again_seldom_and_kept_through_an_outage() {
     // The issuer goes away: what was known stays so.
     fs::remove_file(&file).unwrap();
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let again = issuer.sign(&header("k1"), &with(json!({ "sub": "bob" })));
+    let again = issuer.sign(&header("k1"), &with(&json!({ "sub": "bob" })));
     assert!(authenticator.recognise(&again).await.unwrap().is_some());
     assert!(authenticator.recognise(&issuer.sign(&header("k3"), &claims())).await.is_err());
 }
