@@ -1,5 +1,6 @@
 //! The real `tokencached` as a process: how it starts, serves, ends, and what a crash leaves behind.
 
+mod abuse;
 mod audit;
 mod clients;
 mod commands;

@@ -172,3 +172,59 @@ fn a_file_that_is_no_database_is_not_migrated() {
     assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert!(outcome.stderr.starts_with("tokencached: the store: "), "{outcome:?}");
 }
+
+const ACCESS: &str = "[authn]\napi_keys = true\n[grants.ci]\nsubjects = [\"key:ci\"]\ncredentials = [\"git/*\"]\n\
+                      actions = [\"get\"]\nscopes = [\"read\"]\n[credentials.\"git/a\"]\nprovider = \"fixed\"\n\
+                      token = { command = [\"echo\", \"t\"] }\n";
+
+#[test]
+fn a_policy_says_which_grant_decides_and_why_the_others_do_not() {
+    let directory = directory();
+    let ask = |more: &[&str]| {
+        let question = ["explain-policy", "--config", "tokencached.toml", "--action", "get"];
+        let outcome = run(&directory, ACCESS, &[&question[..], more].concat());
+        assert_eq!(outcome.code(), Some(0), "{outcome:?}");
+        outcome.stdout
+    };
+    let allowed = ask(&["--subject", "key:ci", "--credential", "git/a", "--scope", "read"]);
+    assert_eq!(allowed, "allowed by the grant `ci`\n");
+    for (subject, credential, scope, why) in [
+        ("key:cd", "git/a", "read", "it is not for this subject"),
+        ("key:ci", "crm", "read", "it is not for this credential"),
+        ("key:ci", "git/a", "write", "it limits the scopes"),
+    ] {
+        let denied = ask(&["--subject", subject, "--credential", credential, "--scope", scope]);
+        assert!(denied.starts_with("denied: no grant covers it\n  grant `ci`: "), "{denied}");
+        assert!(denied.contains(why), "{denied}");
+    }
+    let outcome = run(
+        &directory,
+        ACCESS,
+        &["explain-policy", "--config", "tokencached.toml", "--subject", "x", "--action", "gett"],
+    );
+    assert_eq!((outcome.code(), outcome.stderr.contains("an action is get, watch")), (Some(1), true), "{outcome:?}");
+}
+
+#[test]
+fn an_api_key_is_shown_once_listed_and_revoked() {
+    let directory = directory();
+    let generated = run(&directory, ACCESS, &["key", "generate", "--file", "k1.key"]);
+    assert_eq!(generated.code(), Some(0), "{generated:?}");
+    let configuration = format!("{ACCESS}[encryption]\nactive = \"k1\"\nkeys = {{ k1 = {{ file = \"k1.key\" }} }}\n");
+    let key = |arguments: &[&str]| {
+        run(&directory, &configuration, &[&["api-key", "--config", "tokencached.toml"][..], arguments].concat())
+    };
+    let made = key(&["create", "ci", "--expires-in", "90d"]);
+    assert_eq!(made.code(), Some(0), "{made:?}");
+    let id = made.stdout.strip_prefix("tck_").and_then(|rest| rest.split('_').next()).expect("an id").to_owned();
+    let secret = made.stdout.trim().rsplit('_').next().expect("a secret").to_owned();
+    assert!(made.stderr.contains(&id) && !made.stderr.contains(&secret), "{made:?}");
+    let listed = key(&["list"]);
+    assert!(listed.stdout.contains(&id) && listed.stdout.contains("live"), "{listed:?}");
+    assert!(!listed.stdout.contains(&secret), "{listed:?}");
+    assert_eq!(key(&["revoke", &id]).code(), Some(0));
+    assert!(key(&["list"]).stdout.contains("revoked"));
+    let unknown = key(&["revoke", "0123456789abcdef"]);
+    assert!(unknown.code() == Some(1) && unknown.stderr.contains("api-key list"), "{unknown:?}");
+    assert!(key(&["create", "C I"]).stderr.contains("a name consists of"));
+}

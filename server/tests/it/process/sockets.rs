@@ -50,6 +50,29 @@ async fn a_socket_is_for_its_owner_and_group_and_the_database_for_its_owner() {
 }
 
 #[tokio::test]
+async fn a_user_of_this_machine_has_what_its_grant_says() {
+    let directory = TempDir::new().expect("a directory");
+    let uid =
+        fs::metadata(directory.path()).map(|made| std::os::unix::fs::MetadataExt::uid(&made)).expect("a directory");
+    let known = CONFIGURATION.replace("insecure_allow_any_caller = true\n", "");
+    let grant = |uid: u32| {
+        format!(
+            "{known}[authn]\nunix_users = true\n[grants.a]\nsubjects = [\"uid:{uid}\"]\ncredentials = [\"static\"]\n\
+             actions = [\"get\"]\n"
+        )
+    };
+    let daemon = Daemon::serve(directory.path(), &grant(uid)).await;
+    assert_eq!(get(&directory).await, "t0k3n");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    let daemon = Daemon::serve(directory.path(), &grant(uid + 1)).await;
+    let endpoint = format!("unix:{}", directory.path().join("api.sock").display());
+    let client = Client::builder().endpoint(endpoint).build().expect("a valid endpoint");
+    let refused = client.get_token(GetToken::of("static")).await.expect_err("another user's grant");
+    assert_eq!(refused.reason(), Some("NOT_ALLOWED"), "{refused}");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_socket_that_a_crash_left_behind_is_replaced() {
     let directory = TempDir::new().expect("a directory");
     let daemon = Daemon::serve(directory.path(), CONFIGURATION).await;
