@@ -168,9 +168,20 @@ impl Pipeline {
         }))
     }
 
-    /// Waits until the caller may no longer be told of these tokens: its identity has expired or was revoked, or the
-    /// policy has changed. Whoever cannot be judged now is judged later.
-    pub async fn loses_right(&self, call: &Identified, selectors: &[Selector]) -> Error {
+    /// Waits until the caller may no longer be told of these tokens, and says why.
+    pub async fn loses_watch(&self, call: &Identified, selectors: Vec<Selector>) -> Error {
+        let requests = selectors.into_iter().map(|selector| WatchRequest(self.complete(selector)));
+        self.loses_right(call, requests.collect()).await
+    }
+
+    /// Waits until the caller may no longer read the audit log, and says why.
+    pub async fn loses_audit(&self, call: &Identified) -> Error {
+        self.loses_right(call, vec![AuditRequest]).await
+    }
+
+    /// Waits until the caller may no longer do all of this: its identity has expired or was revoked, or the policy has
+    /// changed. Whoever cannot be judged now is judged later.
+    async fn loses_right<T: Ask + Clone>(&self, call: &Identified, requests: Vec<T>) -> Error {
         loop {
             sleep(SECOND_LOOK).await;
             let caller = match self.authn.authenticate(&call.call.evidence).await {
@@ -178,11 +189,9 @@ impl Pipeline {
                 Err(error) if matches!(error.kind(), ErrorKind::NoIdentity | ErrorKind::BadIdentity) => return error,
                 Err(_) => continue,
             };
-            for selector in selectors {
-                let request = WatchRequest(self.complete(selector.clone()));
-                if let Err(error) = authorize(&*self.policy, &caller, request) {
-                    return error;
-                }
+            let denied = |request: &T| authorize(&*self.policy, &caller, request.clone()).err();
+            if let Some(error) = requests.iter().find_map(denied) {
+                return error;
             }
         }
     }

@@ -17,12 +17,15 @@ pub mod token_service;
 use std::{sync::Arc, time::Duration};
 
 use ::http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use self::accept::Facts;
 use crate::{
     audit::{Rpc, TraceId},
+    error::{Error, ErrorKind},
     pipeline::{Call, Identified, Pipeline},
     types::{Evidence, Peer, Secret},
 };
@@ -52,6 +55,28 @@ fn call_of(extensions: &Extensions, headers: &HeaderMap) -> Call {
 /// Who calls, before anything else is looked at.
 async fn identified<T>(pipeline: &Pipeline, request: &Request<T>, rpc: Rpc) -> Result<Identified, Status> {
     pipeline.identify(call(request), rpc).await.map_err(|error| status::to_status(&error))
+}
+
+/// A stream that ends, and says why, when the replica drains or its caller loses the right to it.
+fn ends_with<T>(
+    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    lost: impl Future<Output = Error> + Send + 'static,
+    draining: CancellationToken,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static
+where
+    T: Send + 'static,
+{
+    let end = async move {
+        tokio::select! {
+            () = draining.cancelled() => {
+                Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")
+            }
+            error = lost => error,
+        }
+    };
+    let end = end.shared();
+    let farewell = stream::once(end.clone()).map(|error| Err(status::to_status(&error)));
+    items.take_until(end).chain(farewell)
 }
 
 /// What is presented, unless it is presented twice: then nobody can tell which of them counts.

@@ -10,7 +10,7 @@ use tokencache_proto::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{audit, convert, identified, status};
+use super::{audit, convert, ends_with, identified, status};
 use crate::{
     audit::Rpc,
     cache::{
@@ -222,8 +222,10 @@ impl AdminService for Admin {
                 Ok(row) => Ok(v1::TailAuditEventsResponse { event: Some(audit::event(row)), source }),
                 Err(error) => Err(status::to_status(&error)),
             };
-            // A stream that does not end must not keep the replica from ending.
-            Ok(rows.map(response).take_until(self.draining.clone().cancelled_owned()).boxed())
+            // A stream that does not end must not keep the replica from ending, nor outlive its caller's right to it.
+            let (pipeline, reader) = (Arc::clone(&self.pipeline), call.clone());
+            let lost = async move { pipeline.loses_audit(&reader).await };
+            Ok(ends_with(rows.map(response), lost, self.draining.clone()).boxed())
         };
         answer(followed.await)
     }

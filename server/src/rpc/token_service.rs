@@ -2,21 +2,20 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, identified, status};
+use super::{convert, ends_with, identified, status};
 use crate::{
     audit::Rpc,
     cache::{Served, hub::Change},
-    error::{Error, ErrorKind},
-    pipeline::{Identified, Pipeline},
+    error::Error,
+    pipeline::Pipeline,
     time::SharedClock,
-    types::Selector,
 };
 
 /// The most selectors of one watch.
@@ -80,9 +79,9 @@ impl TokenService for Tokens {
             };
             watches.push(changes.map(response).boxed());
         }
-        let end = end_of_watch(Arc::clone(&self.pipeline), call, watched, self.draining.clone()).shared();
-        let farewell = stream::once(end.clone()).map(|error| Err(status::to_status(&error)));
-        Ok(Response::new(watches.take_until(end).chain(farewell).boxed()))
+        let pipeline = Arc::clone(&self.pipeline);
+        let lost = async move { pipeline.loses_watch(&call, watched).await };
+        Ok(Response::new(ends_with(watches, lost, self.draining.clone()).boxed()))
     }
 
     async fn invalidate_token(
@@ -100,21 +99,6 @@ impl TokenService for Tokens {
             invalidated: rejected.invalidated,
             min_generation: rejected.min_generation.get(),
         }))
-    }
-}
-
-/// Why a watch ends: the replica drains, or the watcher may no longer watch.
-async fn end_of_watch(
-    pipeline: Arc<Pipeline>,
-    call: Identified,
-    watched: Vec<Selector>,
-    draining: CancellationToken,
-) -> Error {
-    tokio::select! {
-        () = draining.cancelled() => {
-            Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")
-        }
-        error = pipeline.loses_right(&call, &watched) => error,
     }
 }
 

@@ -11,10 +11,15 @@ use tokencache_server::{
     time::{Clock as _, SystemClock},
 };
 
-use crate::broker::{Over, Stage, eventually};
+use tokencache_proto::v1::TailAuditEventsRequest;
+use tokio::time::timeout;
+use tonic::{Request, Status};
+
+use crate::broker::{Over, Stage, eventually, reason};
 
 const ACCESS: &str = "[authn]\napi_keys = true\n[grants.ci]\nsubjects = [\"key:ci\"]\ncredentials = [\"ci\"]\n\
-                      actions = [\"get\", \"watch\", \"invalidate\"]\n";
+                      actions = [\"get\", \"watch\", \"invalidate\"]\n\
+                      [grants.reader]\nsubjects = [\"key:ci\"]\ncredentials = [\"**\"]\nactions = [\"audit\"]\n";
 
 #[tokio::test]
 async fn a_key_opens_what_its_grant_says_until_it_is_revoked() {
@@ -44,12 +49,15 @@ async fn a_key_opens_what_its_grant_says_until_it_is_revoked() {
 
         let mut watching = client.watch([tokencache_client::Selector::new("ci")]).await.expect("it may watch");
         watching.next().await.expect("the current token").expect("a token");
+        let mut request = Request::new(TailAuditEventsRequest::default());
+        request.metadata_mut().insert("authorization", format!("Bearer {}", key.expose()).parse().expect("a header"));
+        let mut tail = broker.admin().await.tail_audit_events(request).await.expect("it may read").into_inner();
         assert!(store.revoke_api_key(id, now).await.expect("the store answers"));
         eventually("the key is refused", async || {
             client.get_token(GetToken::of("ci")).await.is_err_and(|error| error.reason() == Some("BAD_IDENTITY"))
         })
         .await;
-        let ended = tokio::time::timeout(Duration::from_secs(60), async {
+        let ended = timeout(Duration::from_secs(60), async {
             loop {
                 match watching.next().await {
                     Some(Ok(_)) => {}
@@ -59,6 +67,12 @@ async fn a_key_opens_what_its_grant_says_until_it_is_revoked() {
         });
         let ended = ended.await.expect("an open watch ends with its identity");
         assert!(ended.is_none_or(|end| end.is_err_and(|error| error.reason() == Some("BAD_IDENTITY"))));
+        let last = timeout(Duration::from_secs(60), async {
+            while tail.message().await?.is_some() {}
+            Ok::<_, Status>(())
+        });
+        let last = last.await.expect("so does a tail of the audit log").expect_err("it says why");
+        assert_eq!(reason(&last), "BAD_IDENTITY");
         broker.stop().await;
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 made to hurt, by hand-written frames: what a hostile peer sends costs the broker little memory and the honest
 //! callers little time.
 //!
-//! The short run is part of the tests and looks at memory and life alone. The long one, 30 s for each attack, judges the
+//! The short run is part of the tests and looks at memory and life alone. The long one, 30 s for each attack, tells the
 //! honest callers' 99th percentile as well: `cargo test --workspace --test it -- --ignored --nocapture process::abuse`.
 
 use std::{
@@ -250,7 +250,8 @@ async fn what_a_hostile_peer_sends_costs_little_memory_and_no_honest_call() {
 }
 
 #[tokio::test]
-#[ignore = "half a minute for each attack, and it judges times"]
+#[ignore = "half a minute for each attack"]
+#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 async fn half_a_minute_of_each_attack_leaves_honest_callers_their_pace() {
     let directory = TempDir::new().expect("a directory");
     let mut daemon = broker(&directory).await;
