@@ -60,7 +60,8 @@ async fn the_configuration_of_the_compose_file_is_valid(places: &Places) -> Resu
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/compose/tokencached.toml");
     let mut command = Command::new(places.binaries.join("tokencached"));
     command.args(["check-config", file]);
-    command.envs(["TOKENCACHE_DB_PASSWORD", "CI_SECRET", "SHORT_SECRET"].map(|name| (name, "secret")));
+    command
+        .envs(["TOKENCACHE_DB_PASSWORD", "CI_SECRET", "SHORT_SECRET", "TOKENCACHE_KEY"].map(|name| (name, "secret")));
     let printed = cli::output(command).await?;
     ensure!(printed.code == 0, "deploy/compose/tokencached.toml: {}\n{}", printed.text, printed.complaint);
     println!("ok  the configuration of the compose file is valid");
