@@ -12,7 +12,7 @@ use tokencache_server::{
     },
     rng::SharedRng,
     store::{MemoryTokenStore, SharedStore},
-    time::{Clock as _, SharedClock, SystemClock},
+    time::{SharedClock, SystemClock},
     types::{Caller, CredentialName, Evidence, Peer, Secret, Selector},
 };
 use tokio::runtime::Builder;
