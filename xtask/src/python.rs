@@ -54,7 +54,7 @@ pub(crate) fn test(directory: &Path) -> Result<()> {
 }
 
 /// Makes sure that there is a Python that can make virtual environments; its version. The error says why there is none.
-pub(crate) fn find() -> Result<String> {
+fn find() -> Result<String> {
     let (major, minor) = OLDEST;
     let needed = format!("the Python package's tests need Python {major}.{minor} or later as python3 on the PATH");
     let Ok(found) = step::output(step::command("python3").arg("--version")) else {

@@ -12,8 +12,8 @@ const SEED: &str = "21";
 const SECONDS: &str = "10";
 
 /// Makes sure that there is a Postgres, then runs all tests, those that need more than a Postgres where that is present,
-/// then the end-to-end run where Node is and the tests of the Python package where Python is, then a short torture run and short drills, and at last without each rule of the
-/// broker that can be left out.
+/// then the end-to-end run where Node is and the tests of the Python package where Python and its libraries are, then a
+/// short torture run and short drills, and at last without each rule of the broker that can be left out.
 pub(crate) fn run() -> Result<()> {
     postgres::ensure()?;
     step::run("unit, conformance and integration tests", step::cargo().args(["test", "--workspace", "--locked"]))?;
@@ -28,9 +28,9 @@ pub(crate) fn run() -> Result<()> {
         }
         Err(reason) => format!("NOT RUN: {reason:#}"),
     };
-    let python_package = match python::find() {
-        Ok(_) => {
-            python::test(&python::prepare()?)?;
+    let python_package = match python::prepare() {
+        Ok(directory) => {
+            python::test(&directory)?;
             "passed".to_owned()
         }
         Err(reason) => format!("NOT RUN: {reason:#}"),
