@@ -339,7 +339,8 @@ impl App {
                 tls: self.access.tls.clone().filter(|_| what != METRICS),
                 max_connections: self.config.limits.max_connections,
                 http1: self.dev || what == METRICS,
-                shed: shed.clone(),
+                // A refusal in gRPC's form would look like success to a probe.
+                shed: if what == METRICS { Shed::none() } else { shed.clone() },
                 headers: self.headers.clone(),
             };
             let served = serve(bound, routes, terms, stop_listening.clone());

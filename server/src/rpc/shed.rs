@@ -39,6 +39,12 @@ impl Shed {
         }
     }
 
+    /// Takes whatever comes.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(usize::MAX, None)
+    }
+
     /// A place for a call, or what to answer.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let overloaded =
