@@ -84,7 +84,8 @@ pub struct ApiKeys {
     clock: SharedClock,
     known: ArcSwapOption<HashMap<String, ApiKey>>,
     used: SharedMap<String, i64>,
-    last_look: Mutex<Option<Instant>>,
+    /// When the store was last looked at, and what became of it. Held while somebody does.
+    last_look: Mutex<Option<(Instant, Result<()>)>>,
 }
 
 impl fmt::Debug for ApiKeys {
@@ -120,16 +121,20 @@ impl ApiKeys {
         self.note_use().await;
     }
 
-    /// Looks at the store, unless somebody has for so long.
+    /// Looks at the store, unless somebody has for so long: then what became of that counts, so that a store that hangs is
+    /// not waited for by one caller after the other.
     async fn look(&self, pause: Duration) -> Result<()> {
         let mut last = self.last_look.lock().await;
-        if last.is_some_and(|last| last.elapsed() < pause) {
-            return Ok(());
+        if let Some((at, outcome)) = &*last
+            && at.elapsed() < pause
+        {
+            return outcome.clone();
         }
-        let keys = self.store.api_keys().await?;
-        self.known.store(Some(Arc::new(keys.into_iter().map(|key| (key.id.clone(), key)).collect())));
-        *last = Some(Instant::now());
-        Ok(())
+        let looked = self.store.api_keys().await.map(|keys| {
+            self.known.store(Some(Arc::new(keys.into_iter().map(|key| (key.id.clone(), key)).collect())));
+        });
+        *last = Some((Instant::now(), looked.clone()));
+        looked
     }
 
     /// Tells the store when keys were last used. Of interest to people alone, so a failure is not.

@@ -63,7 +63,7 @@ pub(super) async fn run(command: ApiKeyCommand) -> CliResult {
     let done = act(&store, command.command).await;
     store.close().await;
     if !config.authn.api_keys {
-        print("note: the broker takes no API keys yet: set authn.api_keys = true\n")?;
+        tell("note: the broker takes no API keys yet: set authn.api_keys = true")?;
     }
     done
 }
