@@ -92,24 +92,15 @@ impl Pipeline {
     ///
     /// `NoIdentity`, `BadIdentity`, `TooManyRequests`; `StoreDown` or `UpstreamDown` where nobody can tell now.
     pub async fn identify(&self, call: Call, rpc: Rpc) -> Result<Identified> {
-        let identified = async {
-            let caller = self.authn.authenticate(&call.evidence).await?;
-            if let Some(rate) = &self.rate {
-                rate.check(&caller)?;
-            }
-            Ok(caller)
-        };
-        let identified: Result<Caller> = identified.await;
-        match identified {
-            Ok(caller) => Ok(Identified { caller, call }),
-            Err(error) => {
-                let actor = Some(Actor::unknown(call.evidence.peer));
-                let event =
-                    AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
-                self.audit.refuse(refusal(event, &error));
-                Err(error)
-            }
-        }
+        let caller = self.authn.authenticate(&call.evidence).await.inspect_err(|error| {
+            let actor = Some(Actor::unknown(call.evidence.peer));
+            let event = AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
+            self.audit.refuse(refusal(event, error));
+        })?;
+        let call = Identified { caller, call };
+        let within_rate = self.rate.as_ref().map_or(Ok(()), |rate| rate.check(&call.caller));
+        within_rate.map_err(|error| self.turn_away(&call, rpc, error))?;
+        Ok(call)
     }
 
     /// A token.
