@@ -14,10 +14,10 @@ use crate::{
     authn::{
         self, Authenticator, BearerAuthenticator, Methods,
         api_key::ApiKeys,
-        jwt::{JwtAuthenticator, JwtKeys},
+        jwt::{JwtAuthenticator, JwtKeys, JwtRules},
         rate::CallerRate,
     },
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, MtlsConfig},
     policy::{self, AllowAll, Policy},
     provider::http::HttpClients,
     rpc::tls::{ServerTls, TlsFiles},
@@ -32,6 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Reads the configuration again.
 pub(super) type Rereader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
+/// Whoever knows the JWTs of an issuer.
+type Issuers = Vec<Arc<JwtAuthenticator>>;
+
 /// Who may call and what they may do.
 #[derive(Debug)]
 pub(super) struct Access {
@@ -41,6 +44,8 @@ pub(super) struct Access {
     pub(super) tls: Option<ServerTls>,
     /// `None`: nobody has an API key.
     pub(super) api_keys: Option<Arc<ApiKeys>>,
+    issuers: Issuers,
+    mtls: Option<MtlsConfig>,
     live_authn: Arc<authn::Live>,
     live_policy: Arc<policy::Live>,
     clock: SharedClock,
@@ -51,7 +56,8 @@ impl Access {
     pub(super) fn build(config: &Config, store: &SharedStore, clock: &SharedClock) -> Result<Self, AppError> {
         let wants_keys = config.authn.api_keys;
         let api_keys = wants_keys.then(|| Arc::new(ApiKeys::new(Arc::clone(store), Arc::clone(clock))));
-        let methods = methods(config, api_keys.as_ref(), clock)?;
+        let issuers = issuers(config, &Issuers::new(), clock)?;
+        let methods = methods(config, api_keys.as_ref(), &issuers, clock);
         let (live_authn, live_policy) =
             (Arc::new(authn::Live::new(methods)), Arc::new(policy::Live::new(policy(config))));
         let rate = config.limits.calls_per_second_per_caller.and_then(NonZeroU32::new);
@@ -61,6 +67,8 @@ impl Access {
             rate: rate.map(|rate| Arc::new(CallerRate::new(rate))),
             tls: tls(config)?,
             api_keys,
+            issuers,
+            mtls: config.authn.mtls.clone(),
             live_authn,
             live_policy,
             clock: Arc::clone(clock),
@@ -78,6 +86,8 @@ impl Access {
             authn: Arc::clone(&self.live_authn),
             policy: Arc::clone(&self.live_policy),
             api_keys: self.api_keys.clone(),
+            issuers: self.issuers.clone(),
+            mtls: self.mtls.clone(),
             clock: Arc::clone(&self.clock),
         }
     }
@@ -88,22 +98,32 @@ fn policy(config: &Config) -> Arc<dyn Policy> {
     if nothing_said { Arc::new(AllowAll) } else { Arc::new(config.grants.clone()) }
 }
 
-fn methods(config: &Config, api_keys: Option<&Arc<ApiKeys>>, clock: &SharedClock) -> Result<Methods, AppError> {
+/// The issuers of the configuration. One whose rules are those of a `known` one stays: its keys outlive an outage of the
+/// issuer, and so they do a change of something else.
+fn issuers(config: &Config, known: &Issuers, clock: &SharedClock) -> Result<Issuers, AppError> {
     let clients = HttpClients::default();
+    let issuer = |rules: &JwtRules| {
+        if let Some(same) = known.iter().find(|issuer| issuer.rules() == rules) {
+            return Ok(Arc::clone(same));
+        }
+        let client = clients.get(&rules.http);
+        let client = client.map_err(|error| AppError::Issuer(rules.name.clone(), error.to_string()))?;
+        let keys = Arc::new(JwtKeys::new(rules.keys.clone(), client));
+        Ok(Arc::new(JwtAuthenticator::new(rules.clone(), keys, Arc::clone(clock))))
+    };
+    config.authn.jwt.iter().map(issuer).collect()
+}
+
+fn methods(config: &Config, api_keys: Option<&Arc<ApiKeys>>, issuers: &Issuers, clock: &SharedClock) -> Methods {
     let mut bearers: Vec<Arc<dyn BearerAuthenticator>> = Vec::new();
     bearers.extend(api_keys.filter(|_| config.authn.api_keys).map(|keys| Arc::clone(keys) as _));
-    for rules in &config.authn.jwt {
-        let client =
-            clients.get(&rules.http).map_err(|error| AppError::Issuer(rules.name.clone(), error.to_string()))?;
-        let keys = Arc::new(JwtKeys::new(rules.keys.clone(), client));
-        bearers.push(Arc::new(JwtAuthenticator::new(rules.clone(), keys, Arc::clone(clock))));
-    }
-    Ok(Methods {
+    bearers.extend(issuers.iter().map(|issuer| Arc::clone(issuer) as _));
+    Methods {
         bearers,
         peer_users: config.authn.unix_users,
         anonymous: config.server.insecure_allow_any_caller,
         clock: Arc::clone(clock),
-    })
+    }
 }
 
 fn tls(config: &Config) -> Result<Option<ServerTls>, AppError> {
@@ -153,6 +173,9 @@ pub(super) struct Follower {
     authn: Arc<authn::Live>,
     policy: Arc<policy::Live>,
     api_keys: Option<Arc<ApiKeys>>,
+    issuers: Issuers,
+    /// What client certificates mean is settled at the start.
+    mtls: Option<MtlsConfig>,
     clock: SharedClock,
 }
 
@@ -200,23 +223,27 @@ impl Follower {
             return;
         }
         let taken = reread().map_err(|error| error.to_string()).and_then(|config| {
-            let methods = methods(&config, self.api_keys.as_ref(), &self.clock).map_err(|error| error.to_string())?;
-            Ok((methods, config))
+            let issuers = issuers(&config, &self.issuers, &self.clock).map_err(|error| error.to_string())?;
+            Ok((issuers, config))
         });
         match taken {
-            Ok((methods, config)) => {
-                self.authn.replace(methods);
+            Ok((issuers, config)) => {
+                self.issuers = issuers;
+                self.authn.replace(methods(&config, self.api_keys.as_ref(), &self.issuers, &self.clock));
                 self.policy.replace(policy(&config));
                 info!(grants = config.grants.grants().len(), "the configuration is read anew: [authn] and [grants]");
-                warn_of_the_rest(&config, self.api_keys.is_some());
+                self.warn_of_the_rest(&config);
             }
             Err(problems) => error!(%problems, "the configuration cannot be used; everything stays as it was"),
         }
     }
-}
 
-fn warn_of_the_rest(config: &Config, has_keys: bool) {
-    if config.authn.api_keys && !has_keys {
-        warn!("API keys are taken from the next start on");
+    fn warn_of_the_rest(&self, config: &Config) {
+        if config.authn.api_keys && self.api_keys.is_none() {
+            warn!("API keys are taken from the next start on");
+        }
+        if config.authn.mtls != self.mtls {
+            warn!("[authn.mtls] has changed and counts from the next start on; until then it is what it was");
+        }
     }
 }

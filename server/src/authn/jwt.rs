@@ -155,6 +155,12 @@ impl JwtAuthenticator {
         Self { rules, keys, verified, clock }
     }
 
+    /// Which JWTs it knows.
+    #[must_use]
+    pub fn rules(&self) -> &JwtRules {
+        &self.rules
+    }
+
     async fn verify(&self, token: &str) -> Result<Caller> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| bad("the JWT has no legible header"))?;
         let algorithm = self.check_header(&header)?;
