@@ -1,4 +1,4 @@
-//! The configuration is followed as it changes: all of it, or nothing. In a process of its own, for it is SIGHUP's.
+//! The configuration is followed as it changes: all of it, or nothing.
 
 use std::fs;
 
