@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -122,6 +122,11 @@ pub(crate) fn watched(
     signal: &str,
     program: &[OsString],
 ) -> anyhow::Result<Child> {
+    // Until the new one begins to log, the words of the one before it would be taken for its own.
+    match fs::remove_file(directory.join("log")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("cannot begin a new log"),
+        _ => {}
+    }
     let mut watchdog = command(Path::new("sh"), account);
     watchdog.args(["-c", WATCHDOG, "sh"]).arg(directory).arg(signal).args(program);
     watchdog.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -144,11 +149,24 @@ pub(super) async fn answers(watchdog: &mut Child, directory: &Path, port: u16) -
             watchdog.kill()?;
             watchdog.wait()?;
             ensure!(taken, "the server does not start: {}", text.trim());
-            return Ok(false);
+            return left(directory).await.map(|()| false);
         }
         tokio::time::sleep(POLL).await;
     }
     bail!("the server is not ready after {:?}", POLL * START_POLLS)
+}
+
+/// Waits until a server that found its port taken has left its directory: it takes its lock file away last, and until then
+/// the next one does not start there.
+async fn left(directory: &Path) -> anyhow::Result<()> {
+    let lock = directory.join("data/postmaster.pid");
+    for _ in 0..START_POLLS {
+        if !lock.exists() {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    bail!("the server does not leave {}", lock.display())
 }
 
 /// The directory of `postgres` and `initdb`.
@@ -197,4 +215,29 @@ pub(super) fn command(program: &Path, account: Option<Account>) -> Command {
     }
     command.env("LC_ALL", "C");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_costs_one_attempt() {
+        let (binaries, account) = (binaries().expect("a Postgres"), account().expect("an account"));
+        let directory = directory("taken", account).expect("a directory");
+        initdb(&binaries, account, directory.path()).expect("a cluster");
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        for _ in 0..5 {
+            let port = taken.local_addr().expect("bound").port();
+            let mut watchdog = spawn(&binaries, account, directory.path(), port, false).expect("started");
+            assert!(!answers(&mut watchdog, directory.path(), port).await.expect("no other reason"));
+        }
+        let port = free_port().expect("a free port");
+        let mut watchdog = spawn(&binaries, account, directory.path(), port, false).expect("started");
+        assert!(answers(&mut watchdog, directory.path(), port).await.expect("it starts"));
+        // Its end removes the directory.
+        let _ = directory.keep();
+    }
 }
