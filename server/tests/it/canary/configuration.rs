@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use super::{
     search::canary,
-    upstream::{CASES, Upstreams},
+    upstream::{CASES, GOOD, Upstreams},
 };
 
 /// The names of the credentials that are not named after a case.
@@ -34,6 +34,15 @@ pub(super) fn names() -> Vec<String> {
     CASES.iter().map(|case| format!("case-{case}")).chain(OTHERS.map(str::to_owned)).collect()
 }
 
+/// The names of the credentials that bring tokens whatever the others fail with.
+pub(super) fn serving() -> Vec<String> {
+    let others = ["post", "rotating", "rotating-odd", "password", "session-json", "session-header", "session-cookie"];
+    // Not `static`: once its only token was rejected it has none.
+    let apart = ["proxied", "tls", "discovered"];
+    let cases = GOOD.iter().map(|case| format!("case-{case}"));
+    cases.chain(others.iter().chain(&apart).map(|name| (*name).to_owned())).collect()
+}
+
 /// The secrets that are handed over in the environment.
 pub(super) fn environment() -> [(&'static str, String); 3] {
     [
@@ -58,10 +67,11 @@ pub(super) fn text(directory: &Path, upstreams: &Upstreams, store: &str) -> Stri
     let mut text = crate::process::FREE_PORTS.to_owned();
     write!(text, "\n[store]\n{store}\n").expect("a String takes all");
     for case in CASES {
-        let credential = oauth2("client_credentials", &format!("{}/{case}", upstreams.plain));
+        let upstream = if GOOD.contains(&case) { &upstreams.plain } else { &upstreams.failing };
+        let credential = oauth2("client_credentials", &format!("{upstream}/{case}"));
         write!(text, "\n[credentials.case-{case}]\n{credential}").expect("a String takes all");
     }
-    text + &others(&upstreams.plain, &upstreams.tls, &upstreams.garbage)
+    text + &others(upstreams)
 }
 
 fn oauth2(grant: &str, token_url: &str) -> String {
@@ -71,12 +81,12 @@ fn oauth2(grant: &str, token_url: &str) -> String {
     )
 }
 
-fn others(plain: &str, tls: &str, garbage: &str) -> String {
+fn others(Upstreams { plain, failing, tls, garbage, .. }: &Upstreams) -> String {
     let echoed = canary("by command");
     let refresh = "refresh_token = { file = \"first.rt\" }";
     let login = format!(
         "provider = \"session\"\nlogin = {{ url = \"{plain}/ok\", headers = {{ x-hint = {{ env = \"HINT\" }} }}, \
-         json = {{ password = {{ env = \"PASSWORD\" }} }} }}\nlogout = {{ url = \"{plain}/broken\" }}"
+         json = {{ password = {{ env = \"PASSWORD\" }} }} }}\nlogout = {{ url = \"{failing}/broken\" }}"
     );
     let client = |grant: &str, case: &str| oauth2(grant, &format!("{plain}/{case}"));
     format!(
@@ -120,7 +130,7 @@ token = {{ cookie = "SID" }}
 
 [credentials.session-refused]
 provider = "session"
-login = {{ url = "{plain}/denied", form = {{ password = {{ env = "PASSWORD" }} }} }}
+login = {{ url = "{failing}/denied", form = {{ password = {{ env = "PASSWORD" }} }} }}
 token = {{ cookie = "SID" }}
 
 [credentials.static]
@@ -162,7 +172,7 @@ client_secret = {{ env = "CLIENT_SECRET" }}
 [credentials.not-http]
 {garbage}"#,
         ok = client("refresh_token", "ok"),
-        lost = client("refresh_token", "lost"),
+        lost = oauth2("refresh_token", &format!("{failing}/lost")),
         odd = client("refresh_token", "odd_refresh_token"),
         password = client("password", "ok"),
         proxied = oauth2("client_credentials", "http://idp.invalid/ok"),

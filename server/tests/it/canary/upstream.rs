@@ -57,16 +57,22 @@ pub(super) const CASES: [&str; 19] = [
     "too_long",
 ];
 
+/// Those of them that bring a token. They have an upstream apart from the others, which is not left alone for what those
+/// fail with.
+pub(super) const GOOD: [&str; 3] = ["ok", "odd_lifetime", "odd_refresh_token"];
+
 /// The upstreams. They end when this is dropped.
 pub(super) struct Upstreams {
     /// `http://…`, HTTP/1.1.
     pub(super) plain: String,
+    /// The same once more, for what fails.
+    pub(super) failing: String,
     /// `https://…`, HTTP/2.
     pub(super) tls: String,
     /// `http://…`, and then something else than HTTP.
     pub(super) garbage: String,
     seen: Arc<Seen>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
     _garbage: ScriptedServer,
 }
 
@@ -83,20 +89,22 @@ impl Upstreams {
     pub(super) async fn start() -> Self {
         let seen = Arc::new(Seen::default());
         let router = Router::new().fallback(answer).with_state(Arc::clone(&seen));
-        let listeners = [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
-        let [plain, tls] = listeners.map(|listener| listener.expect("a port"));
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let listeners = [bind().await, bind().await, bind().await];
+        let [plain, failing, tls] = listeners.map(|listener| listener.expect("a port"));
         let url = |scheme, listener: &TcpListener| format!("{scheme}://{}", listener.local_addr().expect("an address"));
-        let (plain_url, tls_url) = (url("http", &plain), url("https", &tls));
+        let (plain_url, failing_url, tls_url) = (url("http", &plain), url("http", &failing), url("https", &tls));
         plain_url.clone_into(&mut lock(&seen.base));
-        let tls_router = router.clone();
         let tasks = [
-            tokio::spawn(async move { axum::serve(plain, router).await.expect("it serves until it is dropped") }),
-            tokio::spawn(serve_tls(tls, tls_router)),
+            tokio::spawn(serve_plain(plain, router.clone())),
+            tokio::spawn(serve_plain(failing, router.clone())),
+            tokio::spawn(serve_tls(tls, router)),
         ];
         let reply = format!("HTTP/1.1 200 {0}\r\n{0}\r\n: {0}\r\n\r\n{0}", canary("not http"));
         let garbage = ScriptedServer::start(vec![Reply::Bytes(reply.into())]).await.expect("a port");
         let garbage_url = garbage.url().to_owned();
-        Self { plain: plain_url, tls: tls_url, garbage: garbage_url, seen, tasks, _garbage: garbage }
+        let (plain, failing, tls) = (plain_url, failing_url, tls_url);
+        Self { plain, failing, tls, garbage: garbage_url, seen, tasks, _garbage: garbage }
     }
 
     /// The search would prove nothing if the secrets had not been in use.
@@ -127,6 +135,10 @@ impl Drop for Upstreams {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve_plain(listener: TcpListener, router: Router) {
+    axum::serve(listener, router).await.expect("it serves until it is dropped");
 }
 
 async fn serve_tls(listener: TcpListener, router: Router) {
