@@ -17,7 +17,6 @@ use rand::RngExt as _;
 use thiserror::Error;
 use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 pub use self::sealing::{Opened, open_store};
@@ -55,7 +54,8 @@ use crate::{
     rng::SharedRng,
     rpc::{
         admin_service::{Admin, ServerFacts},
-        layers::AnswerHeaders,
+        front::Offer,
+        headers::AnswerHeaders,
         routes::{HealthTeller, Services},
         serve::{Bound, Terms, serve},
         shed::Shed,
@@ -151,7 +151,7 @@ pub struct App {
     dev: bool,
     audit: (AuditLog, Writers),
     demo: Option<DemoUpstream>,
-    listeners: Vec<(&'static str, Bound, Routes)>,
+    listeners: Vec<(&'static str, Bound, Offer)>,
 }
 
 /// What an [`App`] is built with besides its configuration.
@@ -330,7 +330,7 @@ impl App {
         let stop_listening = CancellationToken::new();
         let mut servers = JoinSet::new();
         let shed = Shed::new(self.config.limits.max_calls, self.config.limits.calls_per_second);
-        for (what, bound, routes) in self.listeners {
+        for (what, bound, offer) in self.listeners {
             if let Ok(address) = bound.address() {
                 info!(%address, "listening: {what}");
             }
@@ -343,8 +343,7 @@ impl App {
                 shed: if what == METRICS { Shed::none() } else { shed.clone() },
                 headers: self.headers.clone(),
             };
-            let served = serve(bound, routes, terms, stop_listening.clone());
-            servers.spawn(async move { served.await.inspect_err(|error| error!(%error, "{what} failed")).is_ok() });
+            servers.spawn(serve(bound, offer, terms, stop_listening.clone()));
         }
         let mut workers = Workers::default();
         workers.start("the refusals of the audit log", |stop| audit.sweep(stop));

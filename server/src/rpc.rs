@@ -2,21 +2,28 @@
 
 pub mod accept;
 pub mod admin_service;
+mod answer;
 mod audit;
+mod connection;
 pub mod convert;
+pub mod front;
+mod get_token;
 pub mod guard;
+pub mod headers;
 pub mod http;
-pub mod layers;
+mod meter;
 pub mod routes;
 pub mod serve;
 pub mod shed;
+mod standing;
 pub mod status;
 pub mod tls;
 pub mod token_service;
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use ::http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
+use ::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,21 +42,25 @@ const MAX_MARGIN: Duration = Duration::from_millis(100);
 
 /// What the transport says about a call.
 fn call<T>(request: &Request<T>) -> Call {
-    call_of(request.extensions(), request.metadata().as_ref())
+    call_of(request.extensions().get(), request.metadata().as_ref())
 }
 
 /// The same, of a request that has not been decoded.
-fn call_of(extensions: &Extensions, headers: &HeaderMap) -> Call {
-    let facts = extensions.get::<Arc<Facts>>();
+fn call_of(facts: Option<&Arc<Facts>>, headers: &HeaderMap) -> Call {
     let evidence = Evidence {
         peer: facts.map_or(Peer::Unknown, |facts| facts.peer),
         certificate: facts.and_then(|facts| facts.certificate.clone()),
         bearer: presented(headers),
     };
-    let timeout = headers.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout - (timeout / 10).min(MAX_MARGIN)));
+    let deadline =
+        timeout_of(headers).and_then(|timeout| Instant::now().checked_add(timeout - (timeout / 10).min(MAX_MARGIN)));
     let trace = headers.get("traceparent").and_then(|value| TraceId::of_traceparent(value.to_str().ok()?));
     Call { evidence, deadline, trace }
+}
+
+/// How long the caller waits.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    headers.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?))
 }
 
 /// Who calls, before anything else is looked at.

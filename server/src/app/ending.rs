@@ -50,7 +50,7 @@ impl Drain {
     /// Not serving → watchers told → no new connections, calls finished → flights and commits finished → store closed.
     pub(super) async fn run(
         self,
-        mut servers: JoinSet<bool>,
+        mut servers: JoinSet<()>,
         workers: Workers,
         shutdown: &Shutdown,
     ) -> Result<(), AppError> {

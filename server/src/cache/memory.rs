@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -43,6 +43,7 @@ pub struct Entry {
     refresh_requested: AtomicBool,
     /// Whether the store has it. One that it does not have yet cannot be rejected elsewhere, and is not verified.
     stored: AtomicBool,
+    public_form: OnceLock<Box<[u8]>>,
 }
 
 impl Entry {
@@ -54,13 +55,18 @@ impl Entry {
     pub fn new(key: TokenKey, token: Token, config: Fingerprint, last_used: Timestamp) -> Self {
         let last_used = AtomicI64::new(last_used.as_millis());
         let (refresh_requested, stored) = (AtomicBool::new(false), AtomicBool::new(true));
-        Self { key, token, config, last_used, refresh_requested, stored }
+        Self { key, token, config, last_used, refresh_requested, stored, public_form: OnceLock::new() }
     }
 
     /// The same, but not in the store yet.
     #[must_use]
     pub fn unstored(self) -> Self {
         Self { stored: AtomicBool::new(false), ..self }
+    }
+
+    /// What is told of it beside the token itself, in the form in which it is told: made once.
+    pub fn public_form(&self, make: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        self.public_form.get_or_init(|| make().into_boxed_slice())
     }
 
     /// Whether the store has it.

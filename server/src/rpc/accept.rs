@@ -2,31 +2,21 @@
 //!
 //! All of it happens before anybody is authenticated, so each step is bounded in time and in number.
 
-use std::{
-    collections::VecDeque,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     select,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::{serve::Bound, tls::ServerTls};
+use super::{serve::Bound, tls::ServerTls, wire::Stream};
 use crate::types::{Caller, Peer, PeerUser};
 
-/// How long a TLS handshake may take, and the first bytes of a connection.
+/// How long a TLS handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Handshakes in progress at a time.
@@ -34,9 +24,6 @@ const MAX_HANDSHAKES: usize = 64;
 
 /// How old a handshake is that gives way to a new one when there are too many: those who mean it take far less.
 const STALE: Duration = Duration::from_secs(1);
-
-/// The length of HTTP/2's preface (RFC 9113 section 3.4): who has sent as much has begun to speak.
-const PREFACE: usize = 24;
 
 /// How long to wait after an `accept` that failed for lack of file descriptors or memory.
 const BREATH: Duration = Duration::from_millis(100);
@@ -48,6 +35,15 @@ pub struct Facts {
     pub peer: Peer,
     /// The identity in the client's certificate, or why there is none in it. `None`: no certificate.
     pub certificate: Option<Result<Caller, &'static str>>,
+}
+
+/// A connection that may call.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) stream: Stream,
+    pub(super) facts: Facts,
+    /// Its place among the connections of the listener.
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// Accepts connections.
@@ -66,7 +62,7 @@ impl Acceptor {
     }
 
     /// Sends each connection that is ready into `ready` until nobody listens there.
-    pub async fn run(self, ready: mpsc::Sender<io::Result<Connection>>) {
+    pub(super) async fn run(self, ready: mpsc::Sender<Accepted>) {
         let mut handshakes = Handshakes::default();
         loop {
             let accepted = select! {
@@ -93,7 +89,7 @@ impl Acceptor {
                 }
                 (_, stream) => {
                     let facts = Facts { peer, certificate: None };
-                    if ready.send(Ok(Connection::new(stream, facts, room))).await.is_err() {
+                    if ready.send(Accepted { stream, facts, room }).await.is_err() {
                         return;
                     }
                 }
@@ -153,114 +149,15 @@ async fn shake_hands(
     stream: TcpStream,
     peer: Peer,
     room: OwnedSemaphorePermit,
-    ready: mpsc::Sender<io::Result<Connection>>,
+    ready: mpsc::Sender<Accepted>,
 ) {
     match timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok((stream, certificate))) => {
-            let connection = Connection::new(Stream::Tls(Box::new(stream)), Facts { peer, certificate }, room);
+            let (stream, facts) = (Stream::Tls(Box::new(stream)), Facts { peer, certificate });
             // Nobody listens any more: the replica is ending.
-            let _ = ready.send(Ok(connection)).await;
+            let _ = ready.send(Accepted { stream, facts, room }).await;
         }
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
-    }
-}
-
-#[derive(Debug)]
-enum Stream {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
-/// A connection that may call.
-#[derive(Debug)]
-pub struct Connection {
-    stream: Stream,
-    facts: Arc<Facts>,
-    /// Ends a connection that does not begin to speak.
-    silence: Option<(Pin<Box<Sleep>>, usize)>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    fn new(stream: Stream, facts: Facts, room: OwnedSemaphorePermit) -> Self {
-        Self { stream, facts: Arc::new(facts), silence: Some((Box::pin(sleep(PATIENCE)), 0)), _room: room }
-    }
-
-    /// Counts what was read, and ends the connection if it is not enough in time.
-    fn check_silence(&mut self, context: &mut Context<'_>, read: usize) -> io::Result<()> {
-        let Some((end, total)) = &mut self.silence else { return Ok(()) };
-        *total += read;
-        if *total >= PREFACE {
-            self.silence = None;
-        } else if end.as_mut().poll(context).is_ready() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said in time"));
-        }
-        Ok(())
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Facts>;
-
-    fn connect_info(&self) -> Arc<Facts> {
-        Arc::clone(&self.facts)
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, into),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
-        };
-        self.check_silence(context, into.filled().len() - before)?;
-        polled
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
-    }
-
-    /// No: h2 0.4 then copies small frames into its own buffer and writes an answer in one call instead of two.
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }

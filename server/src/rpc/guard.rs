@@ -48,7 +48,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = call_of(request.extensions(), request.headers());
+        let call = call_of(request.extensions().get(), request.headers());
         let pipeline = Arc::clone(&self.pipeline);
         // The one that said it was ready is the one to be called.
         let clone = self.inner.clone();

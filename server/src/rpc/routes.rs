@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{admin_service::Admin, guard::Guarded, http, token_service::Tokens};
+use super::{admin_service::Admin, front::Offer, guard::Guarded, http, token_service::Tokens};
 use crate::{
     lifecycle::{Phase, Readiness},
     pipeline::Pipeline,
 };
 
 /// The largest request, in bytes: a watch of as many tokens as one may have, with long scopes.
-const MAX_REQUEST: usize = 1024 * 1024;
+pub(super) const MAX_REQUEST: usize = 1024 * 1024;
 
 /// The services of the replica.
 #[derive(Debug)]
@@ -41,11 +41,11 @@ pub struct Services {
 #[derive(Debug)]
 pub struct Listeners {
     /// The client API; in dev mode everything.
-    pub client: Routes,
+    pub client: Offer,
     /// The admin API. `None` in dev mode.
-    pub admin: Option<Routes>,
+    pub admin: Option<Offer>,
     /// Metrics and health over HTTP.
-    pub metrics: Routes,
+    pub metrics: Offer,
     /// Tells the phase to the health services.
     pub health: HealthTeller,
 }
@@ -58,21 +58,24 @@ impl Services {
     /// Never: the descriptors are those that this program was built with.
     #[must_use]
     pub fn distribute(self, dev: bool) -> Listeners {
+        let shortcut = Some(self.tokens.clone());
         let tokens = TokenServiceServer::new(self.tokens).max_decoding_message_size(MAX_REQUEST);
         let admin = AdminServiceServer::new(self.admin).max_decoding_message_size(MAX_REQUEST);
         let (reporter, health) = tonic_health::server::health_reporter();
         let http = http::routes(self.registry, self.readiness.clone());
         let teller = HealthTeller { reporter, readiness: self.readiness };
-        let metrics = Routes::from(http.clone());
+        let metrics = Offer { routes: Routes::from(http.clone()), tokens: None };
         if dev {
             let all = with_reflection(Routes::new(tokens).add_service(admin).add_service(health), &self.pipeline);
             let all = Routes::from(all.into_axum_router().merge(http));
-            return Listeners { client: all.prepare(), admin: None, metrics, health: teller };
+            let client = Offer { routes: all.prepare(), tokens: shortcut };
+            return Listeners { client, admin: None, metrics, health: teller };
         }
         let client = Routes::new(tokens).add_service(health.clone());
         let client = if self.client_reflection { with_reflection(client, &self.pipeline) } else { client }.prepare();
         let admin = with_reflection(Routes::new(admin).add_service(health), &self.pipeline).prepare();
-        Listeners { client, admin: Some(admin), metrics, health: teller }
+        let client = Offer { routes: client, tokens: shortcut };
+        Listeners { client, admin: Some(Offer { routes: admin, tokens: None }), metrics, health: teller }
     }
 }
 

@@ -4,39 +4,27 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
-    time::Duration,
+    sync::Arc,
 };
 
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
+    select,
     sync::mpsc,
+    task::JoinSet,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{service::Routes, transport::Server};
 
-use super::{accept::Acceptor, layers::AnswerHeaders, shed::Shed, tls::ServerTls};
+use super::{
+    accept::Acceptor,
+    connection::{self, protocol},
+    front::{Front, Offer},
+    headers::AnswerHeaders,
+    shed::Shed,
+    standing::Standing,
+    tls::ServerTls,
+};
 use crate::config::Listen;
-
-/// Calls in progress on one connection. tonic's default is no limit.
-const MAX_STREAMS: u32 = 128;
-
-/// Resets that one connection may cause: tonic's default switches h2's own limit off (RUSTSEC-2024-0003).
-const MAX_LOCAL_RESETS: usize = 256;
-
-/// Calls that one connection may give up before they were looked at, at a time: all of its calls, for a client whose calls
-/// run into one deadline while this process is busy must not lose its connection, and other callers' calls with it. h2's
-/// own limit is 20 (CVE-2023-44487).
-const MAX_EARLY_RESETS: usize = MAX_STREAMS as usize;
-
-/// How often an idle connection is probed, so that a peer that vanished is noticed.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// How long the answer to such a probe may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The headers of one call together, in bytes, as HTTP/2 counts them: room for the longest JWT that is looked at.
-const MAX_HEADERS: u32 = 32 * 1024;
 
 /// Connections that are ready and not yet served.
 const ACCEPTED: usize = 64;
@@ -114,33 +102,25 @@ pub struct Terms {
     pub headers: AnswerHeaders,
 }
 
-/// Serves `routes` until `stop`, then ends the calls in progress and returns.
-///
-/// # Errors
-///
-/// If the listener fails.
-pub async fn serve(
-    bound: Bound,
-    routes: Routes,
-    terms: Terms,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let (accepted, connections) = mpsc::channel(ACCEPTED);
+/// Serves what is offered until `stop`, then ends the calls in progress and returns. Dropped, it drops them.
+pub async fn serve(bound: Bound, offer: Offer, terms: Terms, stop: CancellationToken) {
+    let (accepted, mut connections) = mpsc::channel(ACCEPTED);
     let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections);
     let accepting = AbortOnDropHandle::new(tokio::spawn(acceptor.run(accepted)));
-    let served = Server::builder()
-        .accept_http1(terms.http1)
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-        .http2_max_pending_accept_reset_streams(Some(MAX_EARLY_RESETS))
-        .http2_max_header_list_size(MAX_HEADERS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(terms.headers)
-        .layer(terms.shed)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled_owned())
-        .await;
-    drop(accepting);
-    served
+    let (protocol, standing) = (Arc::new(protocol(terms.http1)), Standing::default());
+    let front = Arc::new(Front { offer, shed: terms.shed, headers: terms.headers });
+    let mut served = JoinSet::new();
+    loop {
+        let accepted = select! {
+            accepted = connections.recv() => accepted,
+            Some(_) = served.join_next() => continue,
+            () = stop.cancelled() => break,
+        };
+        let Some(accepted) = accepted else { break };
+        let (protocol, front) = (Arc::clone(&protocol), Arc::clone(&front));
+        served.spawn(connection::serve(accepted, protocol, front, standing.clone(), stop.clone()));
+    }
+    // No new connections, and none that waits to be served.
+    drop((accepting, connections));
+    while served.join_next().await.is_some() {}
 }

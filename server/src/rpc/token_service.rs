@@ -9,12 +9,12 @@ use tokencache_proto::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{convert, ends_with, identified, status};
+use super::{call, convert, ends_with, identified, status};
 use crate::{
     audit::Rpc,
     cache::{Served, hub::Change},
     error::Error,
-    pipeline::Pipeline,
+    pipeline::{Call, Pipeline},
     time::SharedClock,
 };
 
@@ -32,18 +32,27 @@ pub struct Tokens {
     pub draining: CancellationToken,
 }
 
+impl Tokens {
+    /// Serves a `GetToken`.
+    pub(super) async fn served(&self, call: Call, message: v1::GetTokenRequest) -> Result<Served, Status> {
+        let served = async {
+            let call = self.pipeline.identify(call, Rpc::GetToken).await?;
+            let request = convert::token_request(message);
+            let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
+            self.pipeline.get_token(&call, request).await
+        };
+        served.await.map_err(|error| status::to_status(&error))
+    }
+}
+
 type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl TokenService for Tokens {
+    /// As [`super::get_token`] answers, for requests that are unusual.
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
-        let call = identified(&self.pipeline, &request, Rpc::GetToken).await?;
-        let served = async {
-            let request = convert::token_request(request.into_inner());
-            let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
-            self.pipeline.get_token(&call, request).await
-        };
-        let Served { entry, verified, .. } = served.await.map_err(|error| status::to_status(&error))?;
+        let call = call(&request);
+        let Served { entry, verified, .. } = self.served(call, request.into_inner()).await?;
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
             not_modified: entry.is_none(),

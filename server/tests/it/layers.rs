@@ -44,10 +44,10 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("prost", &["rpc"]),
     ("tokencache_proto", &["rpc"]),
     ("axum", &["rpc::http", "rpc::routes", "dev"]),
-    ("tower", &["rpc::guard", "rpc::layers", "rpc::shed"]),
+    ("tower", &["rpc::front", "rpc::guard"]),
     ("sqlx", &["store::postgres", "store::sqlite", "store::sql"]),
     ("reqwest", &["provider::http"]),
-    ("moka", &["authn::jwt", "cache::history", "cache::memory"]),
+    ("moka", &["authn::jwt", "cache::history", "cache::memory", "rpc::standing"]),
     ("clap", &["cli", "main"]),
     // Single flight alone talks to both the store and the provider. The rest of the cache gets at a provider only through
     // a credential, to revoke what was taken out of service.

@@ -1,0 +1,87 @@
+//! What every call passes first: the shedding of what is too much, its deadline, and the two ways on.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::Service as _;
+
+use super::{
+    accept::Facts, answer::Answer, get_token, headers::AnswerHeaders, shed::Shed, timeout_of, token_service::Tokens,
+};
+
+/// The services of a listener.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// All of them.
+    pub routes: Routes,
+    /// `TokenService`, where it is among them: its hits have a shorter way.
+    pub tokens: Option<Tokens>,
+}
+
+/// Stands before the services of a listener.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) offer: Offer,
+    pub(super) shed: Shed,
+    pub(super) headers: AnswerHeaders,
+}
+
+impl Front {
+    /// Answers a request.
+    pub(super) async fn answer(self: Arc<Self>, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {
+        let begun = Instant::now();
+        let mut response = match self.shed.admit() {
+            Ok(_place) => {
+                let deadline = timeout_of(request.headers());
+                // A panic ends its call; without this it would end the connection, with all of its calls.
+                let answered = AssertUnwindSafe(within(deadline, self.serve(facts, request))).catch_unwind().await;
+                answered.unwrap_or_else(|_| refusal(&Status::internal("the broker has a bug; its log tells more")))
+            }
+            Err(status) => refusal(&status),
+        };
+        self.headers.add(response.headers_mut(), begun.elapsed());
+        response
+    }
+
+    async fn serve(&self, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {
+        match &self.offer.tokens {
+            Some(tokens) if request.uri().path() == get_token::PATH => {
+                match get_token::answer(tokens, &facts, request).await {
+                    Ok(response) => response,
+                    // It is not as nearly all are: tonic knows what to say.
+                    Err(request) => self.route(facts, request).await,
+                }
+            }
+            _ => self.route(facts, request).await,
+        }
+    }
+
+    async fn route<B>(&self, facts: Arc<Facts>, mut request: Request<B>) -> Response<Answer>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        request.extensions_mut().insert(facts);
+        let Ok(response) = self.offer.routes.clone().call(request).await;
+        response.map(Answer::from)
+    }
+}
+
+/// Ends a call when its caller has stopped waiting. As a rule its own layers have done so before, in better words.
+async fn within(deadline: Option<Duration>, answer: impl Future<Output = Response<Answer>>) -> Response<Answer> {
+    match deadline {
+        None => answer.await,
+        Some(deadline) => timeout(deadline, answer)
+            .await
+            .unwrap_or_else(|_| refusal(&Status::new(Code::DeadlineExceeded, "the caller's deadline passed"))),
+    }
+}
+
+fn refusal(status: &Status) -> Response<Answer> {
+    status.clone().into_http::<Body>().map(Answer::from)
+}
