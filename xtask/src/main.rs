@@ -1,6 +1,7 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bugs`, `python`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `python`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
+mod bench;
 mod bugs;
 mod drill;
 mod e2e;
@@ -38,6 +39,8 @@ enum Chore {
     Torture(torture::Torture),
     /// Measures one promise of a fleet: `drill help` lists them, `drill all` measures all, shortly
     Drill(drill::Drill),
+    /// Measures what is shipped beside what a user would pick instead, and writes docs/benchmarks; `bench --help` lists the options
+    Bench(bench::Bench),
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
     /// Runs the tests of the Python package in an environment of their own; needs Python
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Chore::E2e => e2e::run(),
         Chore::Torture(torture) => torture::run(&torture),
         Chore::Drill(drill) => drill::run(&drill),
+        Chore::Bench(bench) => bench::run(&bench),
         Chore::Bugs => bugs::run(),
         Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
         Chore::Tree => tree::run(),
