@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokencache_server::{cli, telemetry};
 
+/// A hit makes some twenty small allocations, which cost it a tenth less here than with glibc.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
