@@ -47,13 +47,14 @@ use crate::{
     error::{Error as ServiceError, ErrorKind},
     failpoint::Failpoints,
     lifecycle::{Phase, Readiness, Shutdown},
-    metrics::Metrics,
+    metrics::{self, Metrics, Process, Sampled},
     pipeline::Pipeline,
     policy::{AllowAll, Policy},
     provider::registry::ProviderRegistry,
     rng::SharedRng,
     rpc::{
         admin_service::{Admin, ServerFacts},
+        calls::Calls,
         front::Offer,
         headers::AnswerHeaders,
         routes::{HealthTeller, Services},
@@ -62,7 +63,7 @@ use crate::{
         token_service::Tokens,
     },
     store::{
-        SharedStore, StoreRegistry,
+        ObservedTokenStore, SharedStore, StoreRegistry,
         sealed::{KeyId, Sealer},
         spill::Spill,
     },
@@ -145,6 +146,9 @@ pub struct App {
     draining: CancellationToken,
     replica: ReplicaId,
     headers: AnswerHeaders,
+    shed: Shed,
+    calls: Calls,
+    listening: metrics::Listeners,
     health: HealthTeller,
     access: Access,
     config_file: Option<PathBuf>,
@@ -207,13 +211,17 @@ impl App {
         if authn.is_none() && config.nobody_could_call() {
             return Err(AppError::NobodyCouldCall);
         }
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let store: SharedStore = Arc::new(ObservedTokenStore::new(store, metrics.store.clone()));
+        let listening = metrics.listeners.clone();
+        if !store.is_shared() {
+            metrics.fleet.replicas(1, 0);
+        }
         let access = Access::build(&config, &store, &clock)?;
         let (authn, policy) =
             (authn.unwrap_or_else(|| access.authn.clone()), policy.unwrap_or_else(|| access.policy.clone()));
         let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
-
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
         let makings = Makings {
             clock: Arc::clone(&clock),
             chain: rng.with(|rng| rng.random()),
@@ -248,6 +256,8 @@ impl App {
             ServerFacts { replica: replica.clone(), started_at: parts.started_at, store: store.kind(), providers, dev };
         let cache =
             Arc::new(TokenCache::new(parts, config.credentials.clone(), config.cache.max_tokens, flights.clone()));
+        cache.register(&mut registry);
+        registry.register_collector(Box::new(Process::new(facts.started_at)));
         let pipeline = Arc::new(Pipeline {
             authn,
             rate: access.rate.clone(),
@@ -259,6 +269,12 @@ impl App {
         });
 
         let (readiness, draining) = (Readiness::default(), CancellationToken::new());
+        let (calls, shed) = (Calls::default(), Shed::new(config.limits.max_calls, config.limits.calls_per_second));
+        calls.register(&mut registry);
+        shed.register(&mut registry);
+        let phase = readiness.clone();
+        let ready = move || u64::from(phase.is_serving());
+        Sampled::register(&mut registry, "tokencache_ready", "1 while callers are to come here", ready);
         let services = Services {
             tokens: Tokens { pipeline: Arc::clone(&pipeline), clock: Arc::clone(&clock), draining: draining.clone() },
             admin: Admin { pipeline: Arc::clone(&pipeline), clock, facts, draining: draining.clone() },
@@ -288,6 +304,9 @@ impl App {
             draining,
             replica,
             headers,
+            shed,
+            calls,
+            listening,
             health,
             access,
             config_file,
@@ -329,7 +348,6 @@ impl App {
         let writing = writers.start().map_err(AppError::AuditThread)?;
         let stop_listening = CancellationToken::new();
         let mut servers = JoinSet::new();
-        let shed = Shed::new(self.config.limits.max_calls, self.config.limits.calls_per_second);
         for (what, bound, offer) in self.listeners {
             if let Ok(address) = bound.address() {
                 info!(%address, "listening: {what}");
@@ -340,8 +358,10 @@ impl App {
                 max_connections: self.config.limits.max_connections,
                 http1: self.dev || what == METRICS,
                 // A refusal in gRPC's form would look like success to a probe.
-                shed: if what == METRICS { Shed::none() } else { shed.clone() },
+                shed: if what == METRICS { Shed::none() } else { self.shed.clone() },
                 headers: self.headers.clone(),
+                calls: self.calls.clone(),
+                metrics: self.listening.of(short_name(what)),
             };
             servers.spawn(serve(bound, offer, terms, stop_listening.clone()));
         }
@@ -420,6 +440,15 @@ impl App {
         };
         let drained = drain.run(servers, workers, &shutdown).await;
         outcome.and(drained)
+    }
+}
+
+/// The name of a listener where it has to be short.
+fn short_name(what: &str) -> &'static str {
+    match what {
+        CLIENT_API => "client",
+        ADMIN_API => "admin",
+        _ => "metrics",
     }
 }
 

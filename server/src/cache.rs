@@ -53,7 +53,7 @@ use crate::{
     credential::{Catalog, Credential, WhenDegraded},
     error::{Error, ErrorKind, Result, Violation},
     failpoint::Failpoints,
-    metrics::Metrics,
+    metrics::{Counted, Metrics},
     policy::Authorized,
     rng::SharedRng,
     store::{Rejected, SharedStore, TokenRow},
@@ -248,6 +248,9 @@ impl TokenCache {
             let message = "this replica is out of touch with the others, and the credential is refused meanwhile";
             return Err(Error::new(ErrorKind::StoreDown, message).with_retry_after(entry::MIN_SPACING));
         }
+        if !verified {
+            self.parts.metrics.fleet.degraded.inc();
+        }
         entry.mark_used(self.now());
         let is_known = request.if_generation_not == Some(entry.token.generation);
         Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit })
@@ -353,6 +356,7 @@ impl TokenCache {
         }
         let want = Want { key: key.clone(), why: Why::Miss, min_validity: need.min_validity, avoid: need.avoid };
         let ticket = self.pilot.fly(credential, want);
+        let _waits = Counted::by(&self.parts.metrics.tokens.waiters);
         within(patience(deadline), ticket.wait()).await
     }
 

@@ -13,6 +13,7 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
@@ -20,8 +21,24 @@ use prometheus_client::{
 use crate::error::ErrorKind;
 
 mod audit;
+mod fleet;
+mod histogram;
+mod listeners;
+mod process;
+mod sampled;
+mod spread;
+mod store;
+mod tokens;
 
 pub use audit::AuditMetrics;
+pub use fleet::FleetMetrics;
+pub use histogram::{DurationHistogram, Scale};
+pub use listeners::{ListenerMetrics, Listeners};
+pub use process::Process;
+pub use sampled::{Counted, Sampled};
+pub use spread::{SpreadCounter, thread_number};
+pub use store::StoreMetrics;
+pub use tokens::TokenMetrics;
 
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,7 +91,7 @@ struct LossLabels {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Calls that were answered from memory.
-    pub hits: Counter,
+    pub hits: SpreadCounter,
     /// Calls that had to wait for a flight or were refused.
     pub misses: Counter,
     /// Tokens that were taken out of service because an upstream refused them.
@@ -88,6 +105,20 @@ pub struct Metrics {
     endpoint_refusals: Family<EndpointRefusalLabels, Counter>,
     /// What becomes of audit events.
     pub audit: AuditMetrics,
+    /// How tokens are handed out and replaced.
+    pub tokens: TokenMetrics,
+    /// What is heard of other replicas.
+    pub fleet: FleetMetrics,
+    /// How the store answers.
+    pub store: StoreMetrics,
+    /// Who is connected.
+    pub listeners: Listeners,
+}
+
+/// What was built.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
 }
 
 impl Metrics {
@@ -95,7 +126,7 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            hits: Counter::default(),
+            hits: SpreadCounter::default(),
             misses: Counter::default(),
             rejections: Counter::default(),
             grants_lost: Family::default(),
@@ -106,6 +137,10 @@ impl Metrics {
             endpoint_openings: Family::default(),
             endpoint_refusals: Family::default(),
             audit: AuditMetrics::default(),
+            tokens: TokenMetrics::default(),
+            fleet: FleetMetrics::default(),
+            store: StoreMetrics::default(),
+            listeners: Listeners::default(),
         };
         let registry = registry.sub_registry_with_prefix("tokencache");
         registry.register("hits", "Calls answered from memory", metrics.hits.clone());
@@ -120,8 +155,18 @@ impl Metrics {
             Unit::Seconds,
             metrics.attempt_duration.clone(),
         );
+        // Those whose labels are known are there from the start: a series that begins at 1 has not risen, for an alert.
+        for in_doubt in ["true", "false"] {
+            drop(metrics.grants_lost.get_or_create(&LossLabels { in_doubt }));
+        }
         metrics.register_endpoints(registry);
         metrics.audit.register(registry);
+        metrics.tokens.register(registry);
+        metrics.fleet.register(registry);
+        metrics.store.register(registry);
+        metrics.listeners.register(registry);
+        let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
+        registry.register("build", "What runs here", build);
         metrics
     }
 

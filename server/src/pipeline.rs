@@ -20,6 +20,7 @@ use crate::{
     },
     credential::Catalog,
     error::{Error, ErrorKind, Result},
+    metrics::Counted,
     policy::{
         Action, Ask, AuditRequest, Authorized, CredentialRequest, Policy, RefreshRequest, RotateKeyRequest,
         ServerRequest, WatchRequest, authorize,
@@ -109,6 +110,20 @@ impl Pipeline {
     ///
     /// As [`TokenCache::get`]; `NotAllowed`; `AuditDown`, here and below.
     pub async fn get_token(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
+        let (begun, metrics) = (Instant::now(), self.cache.token_metrics());
+        let issued = self.issue(call, request).await;
+        match &issued {
+            Ok(served) => {
+                let remaining = served.current.token.expires_at.since(self.cache.now());
+                metrics.served(served.hit, begun.elapsed(), remaining);
+            }
+            Err(_) => metrics.not_served(begun.elapsed()),
+        }
+        issued
+    }
+
+    /// Serves a token, and records it.
+    async fn issue(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
         let mut event = call.event(Kind::TokenIssued, Rpc::GetToken);
         let served = self.serve(call, request, &mut event).await;
         let served = self.refused(&event, served)?;
@@ -161,6 +176,8 @@ impl Pipeline {
 
     /// Waits until the caller may no longer be told of these tokens, and says why.
     pub async fn loses_watch(&self, call: &Identified, selectors: Vec<Selector>) -> Error {
+        // It is waited for as long as the stream is open.
+        let _open = Counted::by(&self.cache.token_metrics().watch_streams);
         let requests = selectors.into_iter().map(|selector| WatchRequest(self.complete(selector)));
         self.loses_right(call, requests.collect()).await
     }
@@ -207,6 +224,8 @@ impl Pipeline {
             call.within(self.cache.reject(&rejection)).await
         };
         let rejected = rejected.await;
+        let outcome = rejected.as_ref().map(|rejected| rejected.invalidated).map_err(Error::kind);
+        self.cache.token_metrics().report(outcome);
         let rejected = self.refused(&event, rejected)?;
         event.reason = Some(if rejected.invalidated { Reason::Invalidated } else { Reason::Unchanged });
         self.audit.record(event).await?;

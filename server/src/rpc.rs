@@ -4,6 +4,7 @@ pub mod accept;
 pub mod admin_service;
 mod answer;
 mod audit;
+pub mod calls;
 mod connection;
 pub mod convert;
 pub mod front;

@@ -32,6 +32,7 @@ mod fleet;
 mod grant;
 mod lease;
 mod memory;
+mod observed;
 mod password;
 mod postgres;
 mod registry;
@@ -55,6 +56,7 @@ pub use grant::{
 };
 pub use lease::{Claim, Holder, Lease, LeaseOwner, LeaseScope};
 pub use memory::MemoryTokenStore;
+pub use observed::ObservedTokenStore;
 pub use password::{PasswordSource, SharedPassword};
 pub use postgres::PgTokenStore;
 pub use registry::{StoreBackend, StoreRegistry, StoreUrl};

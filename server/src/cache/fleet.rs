@@ -34,6 +34,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// How often it is looked at the start whether there is a first lease.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
+/// How often the replicas are counted.
+const CENSUS: Duration = Duration::from_secs(10);
+
 /// How many events are read at a time.
 const PAGE: u32 = 1000;
 
@@ -102,11 +105,12 @@ impl Fleet {
     /// Runs until it is told to stop; then takes its leave, so that nobody waits for it.
     pub async fn run(self, stop: CancellationToken) {
         let mut reading = None;
-        let mut polled = Duration::ZERO;
+        let (mut polled, mut counted) = (Duration::ZERO, None);
         while !stop.is_cancelled() {
             if let Err(error) = self.turn(&mut reading, &mut polled).await {
                 debug!(%error, "out of touch with the other replicas");
             }
+            self.take_census(&mut counted).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = sleep(BEAT) => {}
@@ -150,6 +154,20 @@ impl Fleet {
         self.beat(reading).await
     }
 
+    /// Counts the replicas for whoever scrapes, if it is time. What fails here has failed the sign of life as well.
+    async fn take_census(&self, counted: &mut Option<Duration>) {
+        let parts = &self.cache.parts;
+        let now = parts.clock.uptime();
+        if parts.trust.term().is_none() || counted.is_some_and(|at| now < at + CENSUS) {
+            return;
+        }
+        *counted = Some(now);
+        if let Ok(replicas) = parts.store.replicas().await {
+            let live = replicas.iter().filter(|replica| !replica.remaining.is_zero()).count();
+            parts.metrics.fleet.replicas(live, replicas.len() - live);
+        }
+    }
+
     async fn beat(&self, reading: &Reading) -> Result<()> {
         let beat = Heartbeat {
             replica: self.replica.clone(),
@@ -178,6 +196,7 @@ impl Fleet {
     /// Reads page by page; should one fail, what is missing is not said to be applied.
     async fn read(&self, reading: &mut Reading, rejections: &mut usize) -> Result<()> {
         let mut after = reading.complete;
+        let live = self.cache.parts.trust.term().is_some();
         loop {
             let asked = self.cache.parts.clock.uptime();
             let page = self.cache.parts.store.events(after, PAGE).await?;
@@ -187,6 +206,9 @@ impl Fleet {
                 if !reading.note(event.id) {
                     continue;
                 }
+                // What happened before this replica was in touch is no measure of how fast it hears.
+                let lag = live.then(|| self.cache.parts.clock.now().since(event.at));
+                self.cache.parts.metrics.fleet.event(event.kind.as_text(), lag);
                 match event.kind {
                     EventKind::Rejected => {
                         *rejections += 1;
@@ -200,6 +222,7 @@ impl Fleet {
                 }
             }
             reading.settle(asked, self.cache.parts.clock.uptime());
+            self.cache.parts.metrics.fleet.missing.set(i64::try_from(reading.missed.len()).unwrap_or(i64::MAX));
             if !full {
                 return Ok(());
             }

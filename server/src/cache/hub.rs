@@ -47,6 +47,12 @@ impl Hub {
         self.lock().get(key).map_or(0, broadcast::Sender::receiver_count)
     }
 
+    /// How many watches there are of all keys together.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.lock().values().map(broadcast::Sender::receiver_count).sum()
+    }
+
     /// Tells of a new token.
     pub fn token(&self, entry: &Arc<Entry>) {
         self.tell(&entry.key.hash(), || Change::Token(Arc::clone(entry)));
@@ -151,7 +157,7 @@ mod tests {
     fn nothing_is_kept_of_a_key_that_nobody_watches() {
         let hub = Hub::default();
         let (one, other) = (hub.watch(KEY), hub.watch(KEY));
-        assert_eq!(hub.watchers(&KEY), 2);
+        assert_eq!((hub.watchers(&KEY), hub.watches()), (2, 2));
         drop(one);
         assert_eq!(hub.watchers(&KEY), 1);
         drop(other);

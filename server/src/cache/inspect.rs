@@ -1,6 +1,8 @@
 //! What an operator is shown: states and reasons, never a secret.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
 
 use super::{
     TokenCache,
@@ -11,6 +13,7 @@ use super::{
 use crate::{
     credential::{Credential, Endpoint},
     error::{Error, ErrorKind, Result},
+    metrics::{Sampled, TokenMetrics},
     policy::{Authorized, CredentialRequest, RefreshRequest, RotateKeyRequest, ServerRequest},
     store::{Applied, EndpointView, Failures, Gate, Grant, Holder, LeaseScope, Replica, TokenRow, sealed::KeyCensus},
     time::Timestamp,
@@ -221,6 +224,32 @@ impl TokenCache {
     /// `Misconfigured` where there is no key; `StoreDown`.
     pub async fn rotate_key(&self, request: &Authorized<RotateKeyRequest>) -> Result<KeyCensus> {
         self.parts.store.rotate_key(request.dry_run).await
+    }
+
+    /// What is counted of tokens.
+    #[must_use]
+    pub fn token_metrics(&self) -> &TokenMetrics {
+        &self.parts.metrics.tokens
+    }
+
+    /// Has shown what there is at the moment of a scrape.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tokencache");
+        let mut show = |name, help, look: fn(&Self) -> u64| {
+            let cache = Arc::clone(self);
+            Sampled::register(registry, name, help, move || look(&cache));
+        };
+        show("tokens", "Tokens in memory", |cache| cache.parts.memory.count());
+        show("tokens_limit", "Tokens that memory has room for: cache.max_tokens", |cache| cache.max_tokens);
+        show("credentials", "Credentials in the configuration", |cache| cache.catalog.iter().count() as u64);
+        show("flights", "Flights under way that bring tokens", |cache| cache.pilot.flights.len() as u64);
+        show("watches", "Watches of tokens; a stream may have many", |cache| cache.parts.hub.watches() as u64);
+        show("pending_writes", "What the store has not taken yet, refresh tokens among it", |cache| {
+            cache.parts.pending.len() as u64
+        });
+        show("verified", "1 while this replica is in touch with the others and its answers are verified", |cache| {
+            u64::from(cache.parts.trust.term().is_some())
+        });
     }
 
     /// How many tokens memory holds, about.

@@ -256,6 +256,13 @@ impl Memory {
         self.refusals.invalidate(key);
     }
 
+    /// How many tokens are held. What was put in lately is counted only once moka has kept its house, which this has it do.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.entries.run_pending_tasks();
+        self.entries.entry_count()
+    }
+
     /// About how many tokens are held.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -30,11 +30,15 @@ pub struct AuditMetrics {
 
 impl Default for AuditMetrics {
     fn default() -> Self {
+        let failures: Family<SinkLabels, Counter> = Family::default();
+        for sink in ["file", "stdout", "store"] {
+            drop(failures.get_or_create(&SinkLabels { sink }));
+        }
         Self {
             written: Counter::default(),
             lost: Counter::default(),
             write_duration: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
-            failures: Family::default(),
+            failures,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     net::TcpStream,
     select,
@@ -14,7 +15,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{serve::Bound, tls::ServerTls, wire::Stream};
-use crate::types::{Caller, Peer, PeerUser};
+use crate::{
+    metrics::{Counted, ListenerMetrics},
+    types::{Caller, Peer, PeerUser},
+};
 
 /// How long a TLS handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,7 +47,14 @@ pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) facts: Facts,
     /// Its place among the connections of the listener.
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) place: Place,
+}
+
+/// A connection's place among those that there may be, and where it is counted.
+#[derive(Debug)]
+pub(super) struct Place {
+    _room: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 /// Accepts connections.
@@ -52,13 +63,14 @@ pub struct Acceptor {
     bound: Bound,
     tls: Option<ServerTls>,
     room: Arc<Semaphore>,
+    metrics: ListenerMetrics,
 }
 
 impl Acceptor {
     /// Of this listener, at most `max_connections` at a time.
     #[must_use]
-    pub fn new(bound: Bound, tls: Option<ServerTls>, max_connections: usize) -> Self {
-        Self { bound, tls, room: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))) }
+    pub fn new(bound: Bound, tls: Option<ServerTls>, max_connections: usize, metrics: ListenerMetrics) -> Self {
+        Self { bound, tls, room: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))), metrics }
     }
 
     /// Sends each connection that is ready into `ready` until nobody listens there.
@@ -80,16 +92,24 @@ impl Acceptor {
             // One too many is told so by its end, before it has cost anything.
             let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
                 debug!(%peer, "too many connections");
+                self.metrics.turned_away.inc();
                 continue;
             };
+            let place = Place { _room: room, _counted: Counted::by(&self.metrics.open) };
             match (&self.tls, stream) {
                 (Some(tls), Stream::Tcp(stream)) => {
                     handshakes.make_room().await;
-                    handshakes.begin(shake_hands(tls.clone(), stream, peer, room, ready.clone()));
+                    handshakes.begin(shake_hands(
+                        tls.clone(),
+                        stream,
+                        peer,
+                        place,
+                        (ready.clone(), self.metrics.handshakes_failed.clone()),
+                    ));
                 }
                 (_, stream) => {
                     let facts = Facts { peer, certificate: None };
-                    if ready.send(Accepted { stream, facts, room }).await.is_err() {
+                    if ready.send(Accepted { stream, facts, place }).await.is_err() {
                         return;
                     }
                 }
@@ -148,16 +168,18 @@ async fn shake_hands(
     tls: ServerTls,
     stream: TcpStream,
     peer: Peer,
-    room: OwnedSemaphorePermit,
-    ready: mpsc::Sender<Accepted>,
+    place: Place,
+    (ready, failed): (mpsc::Sender<Accepted>, Counter),
 ) {
     match timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok((stream, certificate))) => {
             let (stream, facts) = (Stream::Tls(Box::new(stream)), Facts { peer, certificate });
             // Nobody listens any more: the replica is ending.
-            let _ = ready.send(Accepted { stream, facts, room }).await;
+            let _ = ready.send(Accepted { stream, facts, place }).await;
+            return;
         }
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
     }
+    failed.inc();
 }

@@ -91,7 +91,7 @@ pub(super) async fn serve(
     standing: Standing,
     stop: CancellationToken,
 ) {
-    let Accepted { stream, facts, room: _room } = accepted;
+    let Accepted { stream, facts, place: _place } = accepted;
     let (peer, facts) = (facts.peer, Arc::new(facts));
     let wire = Wire::new(stream, standing.is_in_disgrace(peer));
     let service = service_fn(|request| {

@@ -11,7 +11,14 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service as _;
 
 use super::{
-    accept::Facts, answer::Answer, get_token, headers::AnswerHeaders, shed::Shed, timeout_of, token_service::Tokens,
+    accept::Facts,
+    answer::Answer,
+    calls::{Calls, Row},
+    get_token,
+    headers::AnswerHeaders,
+    shed::Shed,
+    timeout_of,
+    token_service::Tokens,
 };
 
 /// The services of a listener.
@@ -29,12 +36,13 @@ pub(super) struct Front {
     pub(super) offer: Offer,
     pub(super) shed: Shed,
     pub(super) headers: AnswerHeaders,
+    pub(super) calls: Calls,
 }
 
 impl Front {
     /// Answers a request.
     pub(super) async fn answer(self: Arc<Self>, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {
-        let begun = Instant::now();
+        let (begun, row) = (Instant::now(), Row::of(request.uri().path()));
         let mut response = match self.shed.admit() {
             Ok(_place) => {
                 let deadline = timeout_of(request.headers());
@@ -44,6 +52,7 @@ impl Front {
             }
             Err(status) => refusal(&status),
         };
+        self.calls.count(row, response.status(), response.headers());
         self.headers.add(response.headers_mut(), begun.elapsed());
         response
     }

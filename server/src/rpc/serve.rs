@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     accept::Acceptor,
+    calls::Calls,
     connection::{self, protocol},
     front::{Front, Offer},
     headers::AnswerHeaders,
@@ -24,7 +25,7 @@ use super::{
     standing::Standing,
     tls::ServerTls,
 };
-use crate::config::Listen;
+use crate::{config::Listen, metrics::ListenerMetrics};
 
 /// Connections that are ready and not yet served.
 const ACCEPTED: usize = 64;
@@ -100,15 +101,19 @@ pub struct Terms {
     pub shed: Shed,
     /// What every answer carries.
     pub headers: AnswerHeaders,
+    /// Where its calls are counted.
+    pub calls: Calls,
+    /// Where its connections are counted.
+    pub metrics: ListenerMetrics,
 }
 
 /// Serves what is offered until `stop`, then ends the calls in progress and returns. Dropped, it drops them.
 pub async fn serve(bound: Bound, offer: Offer, terms: Terms, stop: CancellationToken) {
     let (accepted, mut connections) = mpsc::channel(ACCEPTED);
-    let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections);
+    let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections, terms.metrics);
     let accepting = AbortOnDropHandle::new(tokio::spawn(acceptor.run(accepted)));
     let (protocol, standing) = (Arc::new(protocol(terms.http1)), Standing::default());
-    let front = Arc::new(Front { offer, shed: terms.shed, headers: terms.headers });
+    let front = Arc::new(Front { offer, shed: terms.shed, headers: terms.headers, calls: terms.calls });
     let mut served = JoinSet::new();
     loop {
         let accepted = select! {

@@ -14,6 +14,7 @@ mod endpoints;
 mod headers;
 mod herd;
 mod layers;
+mod metrics;
 mod outage;
 mod process;
 mod providers;

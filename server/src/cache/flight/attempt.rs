@@ -192,9 +192,12 @@ impl Attempt {
     async fn ask(&self, grant: Option<Secret>) -> MintResult {
         let request = MintRequest { key: self.want.key.clone(), grant };
         self.parts.failpoints.reach(Point::BeforePost).await;
+        let begun = Instant::now();
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
         let answer = call.await.unwrap_or_else(panicked);
+        let failed_with = answer.as_ref().err().map(|failure| failure.error.kind());
+        self.parts.metrics.tokens.upstream(self.credential.provider.kind(), failed_with, begun.elapsed());
         self.note(&answer);
         self.parts.failpoints.reach(Point::AfterPost).await;
         answer
@@ -258,6 +261,7 @@ impl Attempt {
                     credential = %self.want.key.credential(), generation = %token.generation,
                     fingerprint = %token.fingerprint, lifetime_s = token.lifetime().as_secs(), "token minted"
                 );
+                self.note_lead(base, token.issued_at);
                 Ok(self.keep(token))
             }
             Committed::Superseded => {
@@ -266,6 +270,17 @@ impl Attempt {
                     Error::new(ErrorKind::UpstreamDown, "another replica's token came first and has already expired")
                 })
             }
+        }
+    }
+
+    /// Notes how early a token in use was replaced. One that was rejected, or that nobody had asked for before it expired,
+    /// says nothing of the refresher.
+    fn note_lead(&self, base: &Base, now: Timestamp) {
+        let Some(row) = base.row.as_ref().filter(|row| row.config == self.credential.config) else { return };
+        let Some(previous) = row.token.as_ref().filter(|token| token.generation >= row.min_generation) else { return };
+        let lead = previous.expires_at.since(now);
+        if self.want.why == Why::Ahead || (self.want.why == Why::Miss && !lead.is_zero()) {
+            self.parts.metrics.tokens.replaced(lead);
         }
     }
 
