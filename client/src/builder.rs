@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     AdminClient, Client, Error, ErrorKind, Result, Secret, address::Address, backoff::RetryBudget,
-    connection::Connection, dial, identity::Identity, replicas::Replicas, tls::Tls,
+    connection::Connection, dial, identity::Identity, replicas::Replicas, tls::Tls, trace::TraceSource,
 };
 
 /// Where the broker's client API is unless told otherwise.
@@ -26,6 +26,7 @@ pub struct Builder {
     tls: Tls,
     identity: Option<Identity>,
     cleartext_identity: bool,
+    traces: Option<TraceSource>,
     connect_timeout: Duration,
     deadline: Duration,
 }
@@ -37,6 +38,7 @@ impl Default for Builder {
             tls: Tls::default(),
             identity: None,
             cleartext_identity: false,
+            traces: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             deadline: DEFAULT_DEADLINE,
         }
@@ -102,6 +104,15 @@ impl Builder {
         self
     }
 
+    /// Says which trace each call belongs to: `traceparent` is asked in the task of the call, and its answer is sent as the
+    /// header of this name (W3C Trace Context). The broker goes on with the trace if it is recorded. What this library does
+    /// in tasks of its own, such as watching, asks there.
+    #[must_use]
+    pub fn traces(mut self, traceparent: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.traces = Some(TraceSource::new(traceparent));
+        self
+    }
+
     /// How long connecting may take.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -161,6 +172,7 @@ impl Builder {
             replicas: Arc::new(Replicas::new(channels)),
             budget: Arc::new(RetryBudget::new()),
             identity: self.identity,
+            traces: self.traces,
             deadline: self.deadline,
         })
     }

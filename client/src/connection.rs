@@ -11,6 +11,7 @@ use crate::{
     backoff::{RetryBudget, up_to},
     identity::Identity,
     replicas::{Replica, Replicas},
+    trace::TraceSource,
 };
 
 /// The pause before a second try, at most, where the broker names none: all clients of a replica that died come at once.
@@ -22,6 +23,7 @@ pub(crate) struct Connection {
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) budget: Arc<RetryBudget>,
     pub(crate) identity: Option<Identity>,
+    pub(crate) traces: Option<TraceSource>,
     pub(crate) deadline: Duration,
 }
 
@@ -100,6 +102,9 @@ impl Connection {
         let mut request = Request::new(message);
         if let Some(identity) = &self.identity {
             request.metadata_mut().insert("authorization", identity.authorization()?);
+        }
+        if let Some(traceparent) = self.traces.as_ref().and_then(TraceSource::traceparent) {
+            request.metadata_mut().insert("traceparent", traceparent);
         }
         Ok(request)
     }

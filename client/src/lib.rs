@@ -62,6 +62,7 @@ mod tls;
 mod token;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod trace;
 
 pub use admin::AdminClient;
 pub use audit::{AuditEvent, AuditEvents, AuditFilter, AuditPage};

@@ -15,7 +15,12 @@ use std::{
 use prometheus_client::registry::Registry;
 use rand::RngExt as _;
 use thiserror::Error;
-use tokio::{select, sync::Notify, task::JoinSet, time::sleep};
+use tokio::{
+    select,
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -68,6 +73,7 @@ use crate::{
         spill::Spill,
     },
     time::{SharedClock, SystemClock},
+    trace::{SpanMetrics, TraceError, Tracer},
     types::ReplicaId,
     worker::Workers,
 };
@@ -77,6 +83,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the first touch with the other replicas is waited for before callers are told to come.
 const FIRST_TOUCH: Duration = Duration::from_secs(5);
+
+/// How long the last spans may hold up the end.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// What a listener serves: the client API; in dev mode everything.
 pub const CLIENT_API: &str = "the client API";
@@ -114,6 +123,9 @@ pub enum AppError {
     /// The store cannot be used, and will not heal by itself.
     #[error("the store: {0}")]
     Store(ServiceError),
+    /// Traces cannot be sent with these settings.
+    #[error("{0}")]
+    Trace(#[from] TraceError),
     /// The audit log cannot be written.
     #[error("{0}")]
     Audit(#[from] AuditError),
@@ -149,6 +161,7 @@ pub struct App {
     shed: Shed,
     calls: Calls,
     listening: metrics::Listeners,
+    tracer: Tracer,
     health: HealthTeller,
     access: Access,
     config_file: Option<PathBuf>,
@@ -222,6 +235,7 @@ impl App {
         let (authn, policy) =
             (authn.unwrap_or_else(|| access.authn.clone()), policy.unwrap_or_else(|| access.policy.clone()));
         let replica = config.server.replica.clone().unwrap_or_else(|| make_up_replica(&rng));
+        let tracer = begin_tracing(&config, &replica, &rng, &mut registry)?;
         let makings = Makings {
             clock: Arc::clone(&clock),
             chain: rng.with(|rng| rng.random()),
@@ -242,6 +256,7 @@ impl App {
             guard: StormGuard::default(),
             turns: Turns::default(),
             budgets: Budgets::default(),
+            tracer: tracer.clone(),
             metrics,
             audit: audit.clone(),
             started_at: clock.now(),
@@ -307,6 +322,7 @@ impl App {
             shed,
             calls,
             listening,
+            tracer,
             health,
             access,
             config_file,
@@ -361,6 +377,7 @@ impl App {
                 shed: if what == METRICS { Shed::none() } else { self.shed.clone() },
                 headers: self.headers.clone(),
                 calls: self.calls.clone(),
+                tracer: self.tracer.clone(),
                 metrics: self.listening.of(short_name(what)),
             };
             servers.spawn(serve(bound, offer, terms, stop_listening.clone()));
@@ -439,8 +456,33 @@ impl App {
             timeout: self.config.server.drain_timeout,
         };
         let drained = drain.run(servers, workers, &shutdown).await;
+        finish_tracing(self.tracer).await;
         outcome.and(drained)
     }
+}
+
+/// Sends traces from now on, if there is a collector.
+fn begin_tracing(
+    config: &Config,
+    replica: &ReplicaId,
+    rng: &SharedRng,
+    registry: &mut Registry,
+) -> Result<Tracer, TraceError> {
+    let spans = SpanMetrics::default();
+    spans.register(registry);
+    let Some(collector) = config.telemetry.collector(replica) else { return Ok(Tracer::off()) };
+    Tracer::to(&collector, rng.with(|rng| rng.random()), spans)
+}
+
+/// Sends the last spans. In a thread that the end of the process does not wait for: the collector may not answer.
+async fn finish_tracing(tracer: Tracer) {
+    let (done, finished) = oneshot::channel();
+    std::thread::spawn(move || {
+        tracer.finish();
+        // An error says that nobody waited for it so long.
+        let _ = done.send(());
+    });
+    let _ = timeout(LAST_SPANS, finished).await;
 }
 
 /// The name of a listener where it has to be short.

@@ -58,6 +58,7 @@ use crate::{
     rng::SharedRng,
     store::{Rejected, SharedStore, TokenRow},
     time::{SharedClock, Timestamp},
+    trace::Tracer,
     types::{CredentialName, Generation, KeyHash, ReplicaId, Selector, TokenKey, TokenRequest},
 };
 
@@ -89,6 +90,8 @@ pub struct Parts {
     pub turns: Turns,
     /// How the token endpoints may be called.
     pub budgets: Budgets,
+    /// What is recorded of flights.
+    pub tracer: Tracer,
     /// What is counted.
     pub metrics: Metrics,
     /// Where each attempt is recorded.

@@ -25,6 +25,7 @@ pub mod reader;
 pub mod secret;
 mod server;
 mod store;
+mod telemetry;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use encryption::EncryptionConfig;
 pub use limits::Limits;
 pub use server::{Listen, ServerConfig, ServerTlsConfig};
 pub use store::StoreConfig;
+pub use telemetry::TelemetryConfig;
 
 use load::Reading;
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub encryption: EncryptionConfig,
     /// How much is held in memory.
     pub cache: CacheConfig,
+    /// Where traces are sent.
+    pub telemetry: TelemetryConfig,
     /// Where it is recorded who got which token.
     pub audit: AuditSettings,
     /// Whose tokens it obtains.

@@ -22,5 +22,6 @@ pub mod rpc;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod trace;
 pub mod types;
 pub mod worker;

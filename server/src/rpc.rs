@@ -20,6 +20,7 @@ mod standing;
 pub mod status;
 pub mod tls;
 pub mod token_service;
+mod traced;
 mod wire;
 
 use std::{sync::Arc, time::Duration};

@@ -83,6 +83,7 @@ impl MemoryBroker {
             replicas: Arc::new(Replicas::new(vec![channel])),
             budget: Arc::new(RetryBudget::new()),
             identity: None,
+            traces: None,
             deadline: DEFAULT_DEADLINE,
         };
         Self { tokens, connection }

@@ -20,7 +20,10 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    trace,
+};
 
 type Landing<V> = watch::Receiver<Option<Result<V>>>;
 
@@ -58,12 +61,12 @@ where
 
         let flight = AssertUnwindSafe(flight()).catch_unwind();
         let airborne = Arc::clone(&self.airborne);
-        self.tasks.spawn(async move {
+        self.tasks.spawn(trace::carry(async move {
             let result = flight.await.unwrap_or_else(|_| Err(Error::bug("a flight panicked")));
             // Gone from the map before the result is told: who asks from now on finds the result in memory.
             lock(&airborne).remove(&key);
             landed.send_replace(Some(result));
-        });
+        }));
         Ticket { landing, leads: true }
     }
 

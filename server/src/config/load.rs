@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     AuthnConfig, CacheConfig, Config, ConfigError, Defaults, EncryptionConfig, Limits, ServerConfig, StoreConfig,
-    audit, credential,
+    TelemetryConfig, audit, credential,
     endpoint::Endpoints,
     grant,
     reader::{Problems, Section},
@@ -90,6 +90,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
     let (authn, limits) = (section("authn"), section("limits"));
     let audit_log = section("audit");
     let encryption = section("encryption");
+    let telemetry = section("telemetry");
     let (credentials, endpoints) = (root.value("credentials"), root.value("endpoints"));
     let rules = Defaults::read(&defaults, &Defaults::default());
     let endpoint_rules = Endpoints::read(endpoints.as_ref(), &defaults);
@@ -106,10 +107,13 @@ fn read(table: &DeTable<'_>, problems: &Problems, registry: &ProviderRegistry) -
         store: StoreConfig::read(&store),
         encryption: EncryptionConfig::read(&encryption),
         cache: CacheConfig::read(&cache),
+        telemetry: TelemetryConfig::read(&telemetry),
         audit: audit::read(&audit_log),
         credentials: Catalog::new(credentials),
         warnings: Vec::new(),
     };
-    [root, server, authn, limits, store, encryption, cache, audit_log, defaults].into_iter().for_each(Section::finish);
+    [root, server, authn, limits, store, encryption, cache, telemetry, audit_log, defaults]
+        .into_iter()
+        .for_each(Section::finish);
     config
 }

@@ -59,6 +59,7 @@ fn the_default_file_means_the_same_as_an_empty_one() {
         assert_eq!(config.encryption, EncryptionConfig::default());
         assert_eq!(config.cache, CacheConfig::default());
         assert_eq!(config.audit, AuditSettings::default());
+        assert_eq!(config.telemetry, TelemetryConfig::default());
         assert!(config.credentials.is_empty());
         assert_eq!(config.warnings, Vec::<String>::new());
     }

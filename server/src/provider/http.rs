@@ -21,7 +21,10 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::MintFailure;
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    trace,
+};
 
 pub use answer::{Answer, BodyFault, Document};
 pub use clients::{BadClient, HttpClients};
@@ -91,6 +94,19 @@ impl HttpFailure {
         matches!(self, Self::Slow(..) | Self::Broken(_))
     }
 
+    /// In one word.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Insecure(..) => "insecure",
+            Self::Forbidden(..) => "forbidden",
+            Self::Request(_) => "request",
+            Self::Connect(..) => "connect",
+            Self::ConnectSlow(..) => "connect_slow",
+            Self::Slow(..) => "slow",
+            Self::Broken(_) => "broken",
+        }
+    }
+
     fn new(error: &reqwest::Error, host: String, settings: &HttpSettings, limit: Duration) -> Self {
         if let Some(answer) = causes(error).find_map(|cause| cause.downcast_ref::<ForbiddenAnswer>()) {
             return Self::Forbidden(host, *answer);
@@ -136,7 +152,31 @@ impl HttpClient {
     /// # Errors
     ///
     /// If there is no answer. One of whatever status is `Ok`, also if its body came only in part.
-    pub async fn send(&self, call: Call) -> Result<Answer, HttpFailure> {
+    pub async fn send(&self, mut call: Call) -> Result<Answer, HttpFailure> {
+        let Some(here) = trace::here() else { return self.exchange(call).await };
+        let mut span = here.call(call.method.to_string());
+        span.note("http.request.method", call.method.to_string());
+        // Of a URL no more than this: what comes after it may hold what is nobody's business.
+        span.note("server.address", call.url.host_str().unwrap_or_default().to_owned());
+        span.note("server.port", i64::from(call.url.port_or_known_default().unwrap_or_default()));
+        span.note("url.scheme", call.url.scheme().to_owned());
+        if let Ok(header) = HeaderValue::from_str(&span.traceparent()) {
+            call.headers.insert("traceparent", header);
+        }
+        let result = span.around(self.exchange(call)).await;
+        match &result {
+            Ok(answer) => {
+                span.note("http.response.status_code", i64::from(answer.status.as_u16()));
+                if !answer.status.is_success() {
+                    span.fail("status");
+                }
+            }
+            Err(failure) => span.fail(failure.name()),
+        }
+        result
+    }
+
+    async fn exchange(&self, call: Call) -> Result<Answer, HttpFailure> {
         let host = host_of(&call.url);
         self.settings.check_target(&call.url).map_err(|error| HttpFailure::Insecure(host.clone(), error))?;
         let limit = call.within.unwrap_or(self.settings.timeout).min(self.settings.timeout);

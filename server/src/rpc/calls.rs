@@ -78,6 +78,17 @@ impl Row {
         Self(known.unwrap_or(Rpc::ALL.len()))
     }
 
+    /// The service and the method, of calls that are worth a span.
+    #[must_use]
+    pub fn traced(self) -> Option<(&'static str, &'static str)> {
+        let service = match Rpc::ALL.get(self.0)? {
+            Rpc::GetToken | Rpc::WatchTokens | Rpc::InvalidateToken => "tokencache.v1.TokenService",
+            Rpc::ServerReflectionInfo => return None,
+            _ => "tokencache.v1.AdminService",
+        };
+        Some((service, self.name()))
+    }
+
     fn name(self) -> &'static str {
         Rpc::ALL.get(self.0).map_or("other", |rpc| rpc.as_str())
     }
@@ -101,13 +112,7 @@ impl Calls {
 
     /// Counts an answer by what it begins with.
     pub fn count(&self, row: Row, status: StatusCode, headers: &HeaderMap) {
-        let code = match headers.get("grpc-status") {
-            Some(code) => code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(UNKNOWN),
-            // The status of a call that went well comes after its answer.
-            None if status == StatusCode::OK => OK,
-            None => UNKNOWN,
-        };
-        let code = if code < CODES.len() { code } else { UNKNOWN };
+        let (code, _) = code_of(status, headers);
         self.0[thread_number() % SPREAD].0[row.0][code].fetch_add(1, Relaxed);
     }
 
@@ -132,6 +137,18 @@ impl Collector for Calls {
         }
         Ok(())
     }
+}
+
+/// The code of an answer by what it begins with: its number and its name.
+#[must_use]
+pub fn code_of(status: StatusCode, headers: &HeaderMap) -> (usize, &'static str) {
+    let code = match headers.get("grpc-status") {
+        Some(code) => code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(UNKNOWN),
+        // The status of a call that went well comes after its answer.
+        None if status == StatusCode::OK => OK,
+        None => UNKNOWN,
+    };
+    CODES.get(code).map_or((UNKNOWN, CODES[UNKNOWN]), |name| (code, name))
 }
 
 #[cfg(test)]

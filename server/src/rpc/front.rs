@@ -19,7 +19,9 @@ use super::{
     shed::Shed,
     timeout_of,
     token_service::Tokens,
+    traced,
 };
+use crate::trace::Tracer;
 
 /// The services of a listener.
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ pub(super) struct Front {
     pub(super) shed: Shed,
     pub(super) headers: AnswerHeaders,
     pub(super) calls: Calls,
+    pub(super) tracer: Tracer,
 }
 
 impl Front {
@@ -47,7 +50,14 @@ impl Front {
             Ok(_place) => {
                 let deadline = timeout_of(request.headers());
                 // A panic ends its call; without this it would end the connection, with all of its calls.
-                let answered = AssertUnwindSafe(within(deadline, self.serve(facts, request))).catch_unwind().await;
+                let answered = match traced::begin(&self.tracer, row, &request) {
+                    None => AssertUnwindSafe(within(deadline, self.serve(facts, request))).catch_unwind().await,
+                    Some(span) => {
+                        // Boxed, so that calls which are not recorded have no room for it.
+                        let answer = Box::pin(traced::record(span, within(deadline, self.serve(facts, request))));
+                        AssertUnwindSafe(answer).catch_unwind().await
+                    }
+                };
                 answered.unwrap_or_else(|_| refusal(&Status::internal("the broker has a bug; its log tells more")))
             }
             Err(status) => refusal(&status),

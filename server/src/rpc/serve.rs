@@ -25,7 +25,7 @@ use super::{
     standing::Standing,
     tls::ServerTls,
 };
-use crate::{config::Listen, metrics::ListenerMetrics};
+use crate::{config::Listen, metrics::ListenerMetrics, trace::Tracer};
 
 /// Connections that are ready and not yet served.
 const ACCEPTED: usize = 64;
@@ -103,6 +103,8 @@ pub struct Terms {
     pub headers: AnswerHeaders,
     /// Where its calls are counted.
     pub calls: Calls,
+    /// Which calls are recorded.
+    pub tracer: Tracer,
     /// Where its connections are counted.
     pub metrics: ListenerMetrics,
 }
@@ -113,7 +115,8 @@ pub async fn serve(bound: Bound, offer: Offer, terms: Terms, stop: CancellationT
     let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections, terms.metrics);
     let accepting = AbortOnDropHandle::new(tokio::spawn(acceptor.run(accepted)));
     let (protocol, standing) = (Arc::new(protocol(terms.http1)), Standing::default());
-    let front = Arc::new(Front { offer, shed: terms.shed, headers: terms.headers, calls: terms.calls });
+    let Terms { shed, headers, calls, tracer, .. } = terms;
+    let front = Arc::new(Front { offer, shed, headers, calls, tracer });
     let mut served = JoinSet::new();
     loop {
         let accepted = select! {

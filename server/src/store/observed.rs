@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     metrics::StoreMetrics,
     time::Timestamp,
+    trace::{self, Child},
     types::{CredentialName, Generation, KeyHash, Origin, ReplicaId},
 };
 
@@ -37,8 +38,30 @@ impl ObservedTokenStore {
 
     async fn observe<T>(&self, operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
         let begun = Instant::now();
-        let result = work.await;
+        let result = match trace::here() {
+            None => work.await,
+            Some(here) => self.record(here, operation, work).await,
+        };
         self.metrics.operation(operation, begun.elapsed(), result.as_ref().err().map(Error::kind));
+        result
+    }
+}
+
+impl ObservedTokenStore {
+    /// Does an operation as a span of its own.
+    async fn record<T>(
+        &self,
+        here: Child,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut span = here.call(format!("store {operation}"));
+        span.note("db.system.name", self.inner.kind());
+        span.note("db.operation.name", operation);
+        let result = span.around(work).await;
+        if let Err(error) = &result {
+            span.fail(error.kind().reason());
+        }
         result
     }
 }

@@ -20,6 +20,7 @@ const LAYERS: &[Layer] = &[
         "rng",
         "telemetry",
         "time",
+        "trace",
         "types",
         "worker",
     ]),
@@ -47,6 +48,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("tower", &["rpc::front", "rpc::guard"]),
     ("sqlx", &["store::postgres", "store::sqlite", "store::sql"]),
     ("reqwest", &["provider::http"]),
+    ("opentelemetry", &["trace"]),
     ("moka", &["authn::jwt", "cache::history", "cache::memory", "rpc::standing"]),
     ("clap", &["cli", "main"]),
     // Single flight alone talks to both the store and the provider. The rest of the cache gets at a provider only through

@@ -26,5 +26,6 @@ mod sealed;
 mod secrecy;
 mod serving;
 mod stores;
+mod traces;
 mod upstream;
 mod watching;

@@ -60,6 +60,7 @@ struct Script {
     calls: usize,
     under_way: usize,
     most_at_once: usize,
+    traceparents: Vec<Option<String>>,
     tokens: Tokens,
 }
 
@@ -75,6 +76,7 @@ impl Upstream {
             calls: 0,
             under_way: 0,
             most_at_once: 0,
+            traceparents: Vec::new(),
             tokens: Tokens::new(clock, Duration::from_secs(3600)),
         };
         let shared = Arc::new(Shared { state: Mutex::new(script), held: watch::Sender::new(false) });
@@ -125,6 +127,11 @@ impl Upstream {
     /// The most calls that were under way at once.
     pub(crate) fn most_at_once(&self) -> usize {
         self.script().most_at_once
+    }
+
+    /// What each call said of the trace that it belongs to.
+    pub(crate) fn traceparents(&self) -> Vec<Option<String>> {
+        self.script().traceparents.clone()
     }
 
     /// The first refresh token of a new family.
@@ -228,6 +235,8 @@ async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form)
     let (fault, delay) = {
         let mut script = shared.script();
         script.calls += 1;
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        script.traceparents.push(traceparent.map(str::to_owned));
         if let Some(sent) = &refresh_token {
             script.tokens.begin_call(sent);
         }

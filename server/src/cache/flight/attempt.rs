@@ -51,6 +51,18 @@ pub enum Why {
     Operator,
 }
 
+impl Why {
+    /// Its name in a trace.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Ahead => "ahead",
+            Self::Rejection => "rejection",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// What a flight is to bring.
 #[derive(Clone, Debug)]
 pub struct Want {
@@ -109,6 +121,21 @@ impl Attempt {
     ///
     /// What the upstream or the store failed with; it is remembered, so that nobody repeats it too early.
     pub async fn run(self) -> Result<Arc<Entry>> {
+        let Some(mut span) = self.parts.tracer.of_work("flight") else { return self.fly_and_tell().await };
+        span.note("tokencache.credential", self.want.key.credential().to_string());
+        span.note("tokencache.provider", self.credential.provider.kind());
+        span.note("tokencache.why", self.want.why.as_str());
+        let result = span.around(self.fly_and_tell()).await;
+        match &result {
+            Ok(entry) => {
+                span.note("tokencache.generation", i64::try_from(entry.token.generation.get()).unwrap_or(i64::MAX));
+            }
+            Err(error) => span.fail(error.kind().reason()),
+        }
+        result
+    }
+
+    async fn fly_and_tell(&self) -> Result<Arc<Entry>> {
         let result = self.fly().await;
         if let Err(error) = &result {
             debug!(credential = %self.want.key.credential(), %error, "no token");

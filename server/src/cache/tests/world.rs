@@ -39,6 +39,7 @@ use crate::{
     rng::SharedRng,
     store::{MemoryTokenStore, Rejected, SharedStore, faulty::FaultyTokenStore},
     time::{Clock as _, Timestamp, TokioClock},
+    trace::Tracer,
     types::{
         Caller, CredentialName, Fingerprint, Generation, RejectedToken, Rejection, ReplicaId, Secret, Selector,
         TokenKey, TokenRequest,
@@ -319,6 +320,7 @@ impl World {
             guard: StormGuard::default(),
             turns: Turns::default(),
             budgets: Budgets::default(),
+            tracer: Tracer::off(),
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
             audit: AuditLog::in_memory(clock.clone(), ReplicaId::new(replica)),
             clock: clock.clone(),
