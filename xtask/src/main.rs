@@ -1,13 +1,15 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `python`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `python`, `promtool`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bench;
 mod bugs;
+mod debian;
 mod drill;
 mod e2e;
 mod node;
 mod pgbouncer;
 mod postgres;
+mod promtool;
 mod python;
 mod step;
 mod test;
@@ -45,6 +47,8 @@ enum Chore {
     Bugs,
     /// Runs the tests of the Python package in an environment of their own; needs Python
     Python,
+    /// Has promtool check the alert rules, their tests and the configuration of Prometheus
+    Promtool,
     /// Checks that the central crates are compiled in one version each, with one crypto back end
     Tree,
     /// Runs what CI runs: the lints, then every test
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Bugs => bugs::run(),
         Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
+        Chore::Promtool => promtool::ensure().and_then(|()| promtool::check()),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),
     };

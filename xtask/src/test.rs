@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    bugs, drill, e2e, node, pgbouncer, postgres, python, step,
+    bugs, drill, e2e, node, pgbouncer, postgres, promtool, python, step,
     torture::{self, Profile},
 };
 
@@ -21,6 +21,13 @@ pub(crate) fn run() -> Result<()> {
     let standby = run_ignored("servers with a standby", &["--lib"], "postgres::node::", postgres::find_binaries())?;
     let faults = run_ignored("faults of a database server", &it, "database::own::", postgres::find_binaries())?;
     let pooler = run_ignored("the store behind pgbouncer", &it, "database::pgbouncer::", pgbouncer::ensure())?;
+    let alerts = match promtool::ensure() {
+        Ok(()) => {
+            promtool::check()?;
+            run_ignored("metrics as Prometheus reads them", &it, "metrics::prometheus", Ok(()))?
+        }
+        Err(reason) => format!("NOT RUN: {reason:#}"),
+    };
     let end_to_end = match node::find() {
         Ok(node) => {
             e2e::drive(&node)?;
@@ -41,6 +48,7 @@ pub(crate) fn run() -> Result<()> {
     println!("xtask test: servers with a standby: {standby}");
     println!("xtask test: faults of a database server: {faults}");
     println!("xtask test: behind pgbouncer: {pooler}");
+    println!("xtask test: alerts and metrics, by Prometheus' own tool: {alerts}");
     println!("xtask test: end to end: {end_to_end}");
     println!("xtask test: the Python package: {python_package}");
     println!("xtask test: torture run of {SECONDS} s: {torture}");
