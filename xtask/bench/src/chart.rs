@@ -58,12 +58,12 @@ fn draw_bar(svg: &mut String, bar: &Bar, scale: f64, top: f64, unit: &str) {
     let (text, middle) = (top + 13.0, top + 8.5);
     let (least, end, most) = (LEFT + bar.least * scale, LEFT + bar.value * scale, LEFT + bar.most * scale);
     // Writing to a string does not fail.
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>\
          <rect class=\"{class}\" x=\"{LEFT}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"17\" rx=\"2\"/>\
          <line class=\"w\" x1=\"{least:.1}\" x2=\"{most:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>\
-         <text x=\"{:.1}\" y=\"{text:.1}\">{:.1} {unit}</text>\n",
+         <text x=\"{:.1}\" y=\"{text:.1}\">{:.1} {unit}</text>",
         LEFT - 8.0,
         escape(&bar.label),
         end - LEFT,

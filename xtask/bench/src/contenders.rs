@@ -11,21 +11,25 @@ mod tokencached;
 
 pub(crate) use self::{
     host::Host,
-    tokencached::{Access, Tokencached, WIDE},
+    tokencached::{Tokencached, WIDE},
 };
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use rustls::ClientConfig;
 
 use crate::{
+    clock::now,
     load::{self, Keys, Pace, Plan, Tally},
     process::Family,
     talk::{Http2, Postgres, Redis, http2::Calls},
     upstream::TOKEN,
 };
+
+/// How long a server may take until it answers.
+const READY: Duration = Duration::from_secs(60);
 
 /// All contenders, in the order of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -132,6 +136,18 @@ impl Contender {
     /// A plan for this server.
     pub(crate) fn plan(&self, connections: usize, streams: usize, pace: Pace, keys: Keys) -> Plan {
         Plan::new(self.address, self.tls.clone(), (connections, streams), pace, keys)
+    }
+
+    /// Asks for the first key until the answer is right: a server may listen before it has opened its store.
+    pub(crate) fn serving(&self) -> Result<()> {
+        let begun = now();
+        loop {
+            match self.ask_all(1) {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() > READY => return Err(error.context(format!("after {READY:?}"))),
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
     }
 
     /// Asks for each key once: the right answers are then known to be there.

@@ -5,11 +5,10 @@ use std::{hint::black_box, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tokencache_client::Client;
-use tokencache_proto::v1::GetTokenRequest;
 
 use crate::{
     clock::now,
-    contenders::{Access, Contender, Host, Language, Name, Tokencached, WIDE},
+    contenders::{Contender, Host, Name, Tokencached},
     figures::Spread,
     load::{Keys, Pace},
     rounds::{self, Effort, Sample, Samples, Shape},
@@ -80,11 +79,8 @@ pub(crate) fn rated(
 
 /// The broker with misses among the calls, of which only the hits count, and stock tonic without.
 pub(crate) fn with_misses(host: &Host, tonic: &Contender, shape: Shape, rate: f64, effort: Effort) -> Result<Rated> {
-    let setup =
-        Tokencached { name: "misses", store: "memory:", max_tokens: 1_000_000, credentials: 0, access: Access::Open };
-    let mut broker = setup.start(host, Name::Tokencached)?;
-    let audience = GetTokenRequest { credential: WIDE.into(), audience: "key-########".into(), ..Default::default() };
-    broker.language = Language::Http2(setup.calls(&audience));
+    let broker = Tokencached::open("misses").start_wide(host)?;
+    broker.serving()?;
     broker.ask_all(host.keys)?;
     host.upstream.set_delay(MISS_TAKES);
     let mut rated = Rated { shape, rate, misses: true, tokencached: vec![], tonic: vec![] };
@@ -112,11 +108,7 @@ pub(crate) struct Herd {
 
 /// Has a herd ask for a key that nobody has asked for before, in each round another one.
 pub(crate) fn herd(host: &Host, rounds: usize) -> Result<Herd> {
-    let setup =
-        Tokencached { name: "herd", store: "memory:", max_tokens: 1_000_000, credentials: 0, access: Access::Open };
-    let mut broker = setup.start(host, Name::Tokencached)?;
-    let audience = GetTokenRequest { credential: WIDE.into(), audience: "key-########".into(), ..Default::default() };
-    broker.language = Language::Http2(setup.calls(&audience));
+    let broker = Tokencached::open("herd").start_wide(host)?;
     host.upstream.set_delay(MISS_TAKES);
     let (mut took, mut upstream) = (vec![], 0);
     let clients = (HERD.connections * HERD.streams) as u64;

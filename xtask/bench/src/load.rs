@@ -5,24 +5,28 @@
 
 mod histogram;
 mod line;
+mod plan;
 mod tally;
+mod watchers;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::{histogram::Histogram, tally::Tally};
+pub(crate) use self::{
+    histogram::Histogram,
+    plan::{Keys, Pace, Plan},
+    tally::Tally,
+    watchers::Watchers,
+};
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use mio::{Events, Poll, Token};
-use rustls::ClientConfig;
 
 use self::line::Line;
 use crate::{
@@ -33,70 +37,8 @@ use crate::{
 /// Connections that are opened before others are waited for: a listener's backlog is finite.
 const OPENING: usize = 64;
 
-/// How long connections may take to open, and calls to end after the load.
+/// How long connections may take to open.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// When requests are made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
-    /// As soon as a stream is free.
-    Closed,
-    /// So many a second, whatever comes back. A call's time counts from when it was due, so that a server that stalls is
-    /// not spared the calls that would have been made meanwhile.
-    Rate(f64),
-    /// Each key from the first on once, as soon as a stream is free.
-    Once,
-    /// The first key on every stream at the same time, once.
-    Herd,
-}
-
-/// Which keys are asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keys {
-    /// Random ones of so many, from the first on.
-    pub(crate) first: u32,
-    pub(crate) warm: u32,
-    /// One in so many is a key that nobody has asked for: from this one on, in order.
-    pub(crate) cold: Option<(u32, u32)>,
-}
-
-impl Keys {
-    pub(crate) fn warm(count: u32) -> Self {
-        Self { first: 0, warm: count, cold: None }
-    }
-}
-
-/// What is done to a server.
-#[derive(Clone)]
-pub(crate) struct Plan {
-    pub(crate) address: SocketAddr,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
-    pub(crate) connections: usize,
-    /// Calls in progress on each connection.
-    pub(crate) streams: usize,
-    pub(crate) pace: Pace,
-    pub(crate) keys: Keys,
-    /// What is not counted at the beginning.
-    pub(crate) warm_up: Duration,
-    pub(crate) measured: Duration,
-    /// How long what was begun may take after that.
-    pub(crate) patience: Duration,
-    pub(crate) seed: u64,
-}
-
-impl Plan {
-    /// With the times of a short run.
-    pub(crate) fn new(
-        address: SocketAddr,
-        tls: Option<Arc<ClientConfig>>,
-        (connections, streams): (usize, usize),
-        pace: Pace,
-        keys: Keys,
-    ) -> Self {
-        let (warm_up, measured) = (Duration::from_millis(300), Duration::from_secs(1));
-        Self { address, tls, connections, streams, pace, keys, warm_up, measured, patience: PATIENCE, seed: 1 }
-    }
-}
 
 /// Does it with conversations that `talk` begins, each with so many slots. `cost` is what the server has used so far,
 /// asked for when the count begins and when it ends.
@@ -171,10 +113,10 @@ impl<'a, T: Talk> Load<'a, T> {
         if let Err(error) = polled {
             ensure!(error.kind() == std::io::ErrorKind::Interrupted, "cannot wait: {error}");
         }
-        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-        for index in &ready {
+        let ready: Vec<_> = self.events.iter().map(|event| (event.token().0, event.is_read_closed())).collect();
+        for (index, closed) in &ready {
             let mut ended = std::mem::take(&mut self.ended);
-            self.lines[*index].read(&mut ended);
+            self.lines[*index].read(*closed, &mut ended);
             then(self, *index, &ended);
             self.lines[*index].write();
             ended.clear();
@@ -221,7 +163,7 @@ impl<'a, T: Talk> Load<'a, T> {
             let at = now();
             if costs.is_none() && at >= count_from {
                 costs = Some((cost(), at));
-                self.since = Some(at);
+                self.since = Some(count_from);
             }
             if at >= end {
                 break;
@@ -235,7 +177,9 @@ impl<'a, T: Talk> Load<'a, T> {
         let (before, since) = costs.context("the load ended before the count began")?;
         let window = now() - since;
         let spent = cost().saturating_sub(before);
-        if let Pace::Rate(_) = self.plan.pace {
+        if let Pace::Rate(rate) = self.plan.pace {
+            // A generator that was held up itself makes up for it.
+            self.fall_due(rate, begin, end, &mut due);
             // What is still out, or never went out, was due and counts; of a closed loop it is the next round's.
             self.drain()?;
         }
@@ -264,14 +208,7 @@ impl<'a, T: Talk> Load<'a, T> {
 
     /// A fixed rate: makes the calls that are due, and looks for answers.
     fn keep(&mut self, rate: f64, begin: Instant, at: Instant, due: &mut u64) -> Result<()> {
-        loop {
-            let next = begin + Duration::from_secs_f64(*due as f64 / rate);
-            if next > at {
-                break;
-            }
-            *due += 1;
-            self.late.push_back(next);
-        }
+        self.fall_due(rate, begin, at, due);
         let sent = self.send_late();
         let heard = self.listen(Some(Duration::ZERO), Self::settle)?;
         if !sent && !heard {
@@ -279,6 +216,18 @@ impl<'a, T: Talk> Load<'a, T> {
             thread::yield_now();
         }
         Ok(())
+    }
+
+    /// Takes note of the calls that are due by some time.
+    fn fall_due(&mut self, rate: f64, begin: Instant, by: Instant, due: &mut u64) {
+        loop {
+            let next = begin + Duration::from_secs_f64(*due as f64 / rate);
+            if next >= by {
+                break;
+            }
+            *due += 1;
+            self.late.push_back(next);
+        }
     }
 
     fn settle(&mut self, index: usize, ended: &[(usize, Verdict)]) {

@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod rounds;
 mod run;
+mod scale;
 mod stand_in;
 mod talk;
 mod target;
@@ -42,6 +43,8 @@ struct Args {
 enum Deed {
     /// Compares the contenders
     Run(run::Run),
+    /// Measures how the broker grows
+    Scale(scale::Scale),
     /// Serves a constant, until it is killed: what `run` compares with
     StandIn(stand_in::StandIn),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match &args.deed {
         Deed::Run(run) => run.run(&args),
+        Deed::Scale(scale) => scale.run(&args),
         Deed::StandIn(stand_in) => stand_in.run(),
     };
     match done {

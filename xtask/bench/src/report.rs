@@ -10,6 +10,7 @@ use crate::{
     extras::{Herd, Rated},
     figures::Spread,
     rounds::{Effort, FEW, MANY, Sample, Samples, Shape, WIDE},
+    run::Missing,
     target::{self, Target},
 };
 
@@ -28,8 +29,7 @@ pub(crate) struct Report {
     /// Nanoseconds that a client's read takes, and a round trip to Redis.
     pub(crate) client_read: Option<f64>,
     pub(crate) redis_trip: Option<Spread>,
-    /// Who is not there, and why.
-    pub(crate) missing: Vec<(Name, String)>,
+    pub(crate) missing: Missing,
 }
 
 impl Report {
@@ -167,7 +167,7 @@ impl Report {
         let mut text =
             "\n## Latency at a fixed rate\n\nA call's time counts from when it was due, not from when it could be \
                         sent. Of the broker with misses the hits count; stock tonic has none.\n\n\
-                        | | calls a second | who | p50, µs | p99, µs | server's core |\n|---|---|---|---|---|---|\n"
+                        | | calls a second | who | p50, µs | p99, µs | worst, µs | server's core |\n|---|---|---|---|---|---|---|\n"
                 .to_owned();
         for rated in &self.rated {
             let with = if rated.misses { ", 10 % misses of 100 ms" } else { "" };
@@ -177,11 +177,12 @@ impl Report {
                 };
                 let _ = writeln!(
                     text,
-                    "| {}{with} | {} | {who} | {} | {} | {} % |",
+                    "| {}{with} | {} | {who} | {} | {} | {} | {} % |",
                     rated.shape,
                     rated.rate,
                     show(|sample| sample.p50),
                     show(|sample| sample.p99),
+                    show(|sample| sample.worst),
                     show(|sample| sample.load * 100.0)
                 );
             }

@@ -59,6 +59,7 @@ pub(crate) struct Sample {
     /// Of answers that were in the cache, in microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) worst: f64,
     /// How much of a core the server used.
     pub(crate) load: f64,
     /// Bytes of an answer.
@@ -72,6 +73,7 @@ impl Sample {
             cost: micros(tally.cost()),
             p50: micros(tally.warm.percentile(50.0)),
             p99: micros(tally.warm.percentile(99.0)),
+            worst: micros(tally.warm.longest()),
             load: tally.load(),
             bytes: tally.bytes as f64 / tally.right.max(1) as f64,
         }
@@ -120,6 +122,6 @@ pub(crate) fn once(
     let mut plan = contender.plan(shape.connections, shape.streams, pace, keys);
     (plan.warm_up, plan.measured, plan.seed) = (effort.warm_up, effort.measured, round as u64 + 1);
     let tally = contender.drive(&plan).with_context(|| contender.name.about())?;
-    ensure!(tally.wrong.is_empty() && tally.right > 0, "{}: {}", contender.name, tally.faults());
+    ensure!(tally.wrong.is_empty() && tally.warm.count() > 0, "{}: {}", contender.name, tally.faults());
     Ok(Sample::of(&tally))
 }

@@ -19,6 +19,9 @@ use crate::{
 /// little CPU says nothing about how hits fare beside misses.
 const RATE_WITH_MISSES: f64 = 4000.0;
 
+/// Who is not there, and why.
+pub(crate) type Missing = Vec<(Name, String)>;
+
 /// The comparison.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
@@ -117,7 +120,7 @@ impl Run {
     }
 
     /// Starts them, and has each answer for every key. What cannot be started is named, with the reason.
-    fn start(&self, host: &Host) -> Result<(Vec<Contender>, Vec<(Name, String)>)> {
+    fn start(&self, host: &Host) -> Result<(Vec<Contender>, Missing)> {
         let (mut there, mut missing) = (vec![], vec![]);
         for name in Name::value_variants() {
             if !self.only.is_empty() && !self.only.contains(name) {
@@ -126,6 +129,7 @@ impl Run {
             println!("starting {}", name.about());
             match contenders::start(*name, host) {
                 Ok(contender) => {
+                    contender.serving()?;
                     contender.ask_all(self.keys)?;
                     there.push(contender);
                 }

@@ -3,11 +3,11 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,10 +17,13 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{machine, talk::DIGITS};
+use crate::{clock::now, machine, talk::DIGITS};
 
 /// How long tokens are.
 pub(crate) const TOKEN: usize = 900;
+
+/// With how many digits a token ends that tell it from others of the same key.
+const SERIAL: usize = 16;
 
 /// What a parameter that carries a key begins with.
 const MARK: &[u8] = b"key-";
@@ -39,6 +42,8 @@ pub(crate) struct Manner {
     lifetime: AtomicU64,
     /// Calls so far.
     calls: AtomicU64,
+    /// When the last answer was sent.
+    answered: Mutex<Option<Instant>>,
 }
 
 /// The endpoint, in a thread of this process. It ends with the process.
@@ -55,7 +60,8 @@ impl Upstream {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         // Long enough that nothing is refreshed during a run.
-        let manner = Manner { delay: 0.into(), lifetime: (30 * 24 * 3600).into(), calls: 0.into() };
+        let manner =
+            Manner { delay: 0.into(), lifetime: (30 * 24 * 3600).into(), calls: 0.into(), answered: Mutex::default() };
         let upstream = Self { address, manner: Arc::new(manner) };
         let manner = Arc::clone(&upstream.manner);
         thread::Builder::new().name("upstream".into()).spawn(move || serve(listener, &manner, core))?;
@@ -68,6 +74,15 @@ impl Upstream {
 
     pub(crate) fn calls(&self) -> u64 {
         self.manner.calls.load(Ordering::Relaxed)
+    }
+
+    /// When the last answer was sent.
+    pub(crate) fn answered(&self) -> Option<Instant> {
+        *self.manner.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_lifetime(&self, lifetime: Duration) {
+        self.manner.lifetime.store(lifetime.as_secs(), Ordering::Relaxed);
     }
 
     pub(crate) fn set_delay(&self, delay: Duration) {
@@ -96,11 +111,14 @@ async fn answer(mut stream: TcpStream, manner: &Manner) -> Result<()> {
             return Ok(());
         }
     }
-    manner.calls.fetch_add(1, Ordering::Relaxed);
+    let call = manner.calls.fetch_add(1, Ordering::Relaxed);
     let place = request.windows(MARK.len()).rposition(|window| window == MARK).context("no key")? + MARK.len();
     let key = std::str::from_utf8(request.get(place..place + DIGITS).context("half a key")?)?;
     let lifetime = manner.lifetime.load(Ordering::Relaxed);
-    let body = format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":{lifetime}}}"#, token(key));
+    // No two are the same: one that comes again is taken for a refresh that failed.
+    let mut token = token(key);
+    token.replace_range(TOKEN - SERIAL.., &format!("{call:0SERIAL$}"));
+    let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#);
     let length = body.len();
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
@@ -110,6 +128,7 @@ async fn answer(mut stream: TcpStream, manner: &Manner) -> Result<()> {
         delay => sleep(Duration::from_millis(delay)).await,
     }
     stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    *manner.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     Ok(stream.shutdown().await?)
 }
 

@@ -1,6 +1,6 @@
 //! The broker, as a user would run it on one core.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, process::Command};
+use std::{fmt::Write as _, fs, net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::Result;
 use prost::Message as _;
@@ -28,6 +28,8 @@ pub(crate) struct Tokencached<'a> {
     pub(crate) credentials: u32,
     /// Who may come in, and how.
     pub(crate) access: Access,
+    /// How long before its expiry a token is replaced.
+    pub(crate) refresh_window: Option<Duration>,
 }
 
 /// Who may come in, and how.
@@ -39,9 +41,20 @@ pub(crate) enum Access {
     Mtls,
 }
 
-impl Tokencached<'_> {
+impl<'a> Tokencached<'a> {
+    /// One that is open to all, keeps nothing, and has no credentials but the wide one.
+    pub(crate) fn open(name: &'a str) -> Self {
+        let (store, max_tokens, access) = ("memory:", 1_000_000, Access::Open);
+        Self { name, store, max_tokens, credentials: 0, access, refresh_window: None }
+    }
+
     /// Starts it.
     pub(crate) fn start(&self, host: &Host, name: Name) -> Result<Contender> {
+        self.start_with_admin(host, name).map(|(contender, _)| contender)
+    }
+
+    /// Starts it; where its operators' API is, too.
+    pub(crate) fn start_with_admin(&self, host: &Host, name: Name) -> Result<(Contender, SocketAddr)> {
         let directory = host.directory(self.name)?;
         let [client, admin, metrics] = host::addresses()?;
         fs::write(directory.join("tokencached.toml"), self.configuration(host, client, admin, metrics))?;
@@ -55,7 +68,16 @@ impl Tokencached<'_> {
         };
         let language =
             Language::Http2(self.calls(&GetTokenRequest { credential: "k########".into(), ..Default::default() }));
-        Ok(Contender { name, address: client, tls, language, family, _guard: Box::new(guard) })
+        Ok((Contender { name, address: client, tls, language, family, _guard: Box::new(guard) }, admin))
+    }
+
+    /// With requests of the wide credential, a key in the audience of each.
+    pub(crate) fn start_wide(&self, host: &Host) -> Result<Contender> {
+        let mut broker = self.start(host, Name::Tokencached)?;
+        let request =
+            GetTokenRequest { credential: WIDE.into(), audience: "key-########".into(), ..Default::default() };
+        broker.language = Language::Http2(self.calls(&request));
+        Ok(broker)
     }
 
     /// Calls with a request that may hold `########` where the key goes.
@@ -73,6 +95,13 @@ impl Tokencached<'_> {
              [endpoints.\"{origin}\"]\nmax_concurrent = {BUDGET}\n",
             self.access(host)
         );
+        if self.store != "memory:" {
+            text.push_str("[encryption]\nactive = \"bench\"\nkeys = { bench = { file = \"tokencache.key\" } }\n");
+            text.push_str("accept_plaintext = true\n");
+        }
+        if let Some(window) = self.refresh_window {
+            let _ = writeln!(text, "[defaults]\nrefresh_window = \"{}ms\"", window.as_millis());
+        }
         let wide = [(WIDE.to_owned(), WIDE.to_owned())];
         let narrow = (0..self.credentials).map(|key| (format!("k{key:08}"), format!("key-{key:08}")));
         for (name, client_id) in wide.into_iter().chain(narrow) {
@@ -109,6 +138,5 @@ pub(super) fn start(name: Name, host: &Host) -> Result<Contender> {
         _ => Access::Open,
     };
     let label = name.to_string();
-    let (store, credentials) = ("memory:", host.keys);
-    Tokencached { name: &label, store, max_tokens: 1_000_000, credentials, access }.start(host, name)
+    Tokencached { credentials: host.keys, access, ..Tokencached::open(&label) }.start(host, name)
 }

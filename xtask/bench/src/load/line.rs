@@ -99,12 +99,12 @@ impl<T: Talk> Line<T> {
         self.calls[slot].take().map_or_else(|| (0, now()), |call| (call.key, call.due))
     }
 
-    /// Takes in what there is. The end of a connection ends its calls.
-    pub(super) fn read(&mut self, ended: &mut Vec<(usize, Verdict)>) {
+    /// Takes in what there is, and the end, if the server has `closed` the connection. That ends its calls.
+    pub(super) fn read(&mut self, closed: bool, ended: &mut Vec<(usize, Verdict)>) {
         if !self.alive {
             return;
         }
-        if self.take_in(ended).is_err() {
+        if self.take_in(closed, ended).is_err() {
             self.alive = false;
             for (slot, _) in self.calls.iter().enumerate().filter(|(_, call)| call.is_some()) {
                 // Of a call that was answered before the end the answer counts.
@@ -115,7 +115,7 @@ impl<T: Talk> Line<T> {
         }
     }
 
-    fn take_in(&mut self, ended: &mut Vec<(usize, Verdict)>) -> Result<()> {
+    fn take_in(&mut self, closed: bool, ended: &mut Vec<(usize, Verdict)>) -> Result<()> {
         loop {
             if self.begin > 0 && self.end > CHUNK / 2 {
                 self.input.copy_within(self.begin..self.end, 0);
@@ -132,8 +132,8 @@ impl<T: Talk> Line<T> {
             if self.begin == self.end {
                 (self.begin, self.end) = (0, 0);
             }
-            // A socket that gave less than there was room for is empty.
-            if !more && count < room {
+            // A socket that gave less than there was room for is empty; its end is told only once.
+            if !more && count < room && !closed {
                 return Ok(());
             }
         }

@@ -2,34 +2,17 @@
 //!
 //! Written by hand, since a generator must be faster than what it measures: a request costs two copies.
 
+mod frame;
+
 use anyhow::{Context as _, Result, bail};
 
+use self::frame::{
+    ACK, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FRAME, GOAWAY, HEADER_TABLE_SIZE, HEADERS,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, blocks, frame, frame_head,
+    unpadded, word,
+};
 use super::{Talk, Template, Verdict, holds};
 use crate::hpack::{Decoder, Head};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PRIORITY: u8 = 0x20;
-
-const HEADER_TABLE_SIZE: u16 = 1;
-const ENABLE_PUSH: u16 = 2;
-const INITIAL_WINDOW_SIZE: u16 = 4;
-
-/// What a frame begins with.
-const FRAME: usize = 9;
 
 /// What a gRPC message begins with.
 const PREFIX: usize = 5;
@@ -49,6 +32,8 @@ pub(crate) struct Calls {
     message: Option<Template>,
     /// How long a token is; `None`: any answer will do.
     token: Option<usize>,
+    /// Every message counts by itself, and the end of a stream is none.
+    streaming: bool,
 }
 
 impl Calls {
@@ -60,14 +45,19 @@ impl Calls {
         let mut headers = vec![(":method", "POST".to_owned())];
         headers.extend(common(scheme, path));
         headers.extend([("te", "trailers".into()), ("content-type", "application/grpc".into())]);
-        Self { headers, message: Some(Template::new(framed)), token }
+        Self { headers, message: Some(Template::new(framed)), token, streaming: false }
+    }
+
+    /// Calls whose every message is reported as it comes, whatever is in it. Their end is a refusal or a reset.
+    pub(crate) fn streaming(self) -> Self {
+        Self { streaming: true, token: None, ..self }
     }
 
     /// Requests for one path.
     pub(crate) fn get(scheme: &str, path: &str, token: Option<usize>) -> Self {
         let mut headers = vec![(":method", "GET".to_owned())];
         headers.extend(common(scheme, path));
-        Self { headers, message: None, token }
+        Self { headers, message: None, token, streaming: false }
     }
 }
 
@@ -149,6 +139,10 @@ impl Http2 {
                 if let Some(slot) = self.slot(id) {
                     let data = unpadded(flags, payload)?;
                     self.streams[slot].body.extend_from_slice(data);
+                    if self.calls.streaming {
+                        messages(slot, &mut self.streams[slot].body, ended);
+                        grant(payload.len(), id, out);
+                    }
                     self.end(slot, flags, ended);
                 }
             }
@@ -203,6 +197,10 @@ impl Http2 {
             return;
         }
         self.ids[slot] = IDLE;
+        if self.calls.streaming {
+            ended.push((slot, Verdict::Refused(self.streams[slot].head.grpc_status.unwrap_or_default())));
+            return;
+        }
         ended.push((slot, judge(&self.streams[slot], &self.calls)));
     }
 
@@ -283,6 +281,27 @@ impl Talk for Http2 {
     }
 }
 
+/// Takes the whole messages out of what a stream has brought.
+fn messages(slot: usize, body: &mut Vec<u8>, ended: &mut Vec<(usize, Verdict)>) {
+    let mut used = 0;
+    while let Some(length) = body.get(used + 1..).and_then(|rest| word(rest).ok()) {
+        let whole = PREFIX + length as usize;
+        if body.len() < used + whole {
+            break;
+        }
+        ended.push((slot, Verdict::Right(whole)));
+        used += whole;
+    }
+    body.drain(..used);
+}
+
+/// Lets the server send as much again on a stream that stays open.
+fn grant(length: usize, id: u32, out: &mut Vec<u8>) {
+    if let Some(length) = u32::try_from(length).ok().filter(|length| *length > 0) {
+        frame(out, WINDOW_UPDATE, 0, id, &length.to_be_bytes());
+    }
+}
+
 /// Whether the answer is the one that was asked for.
 fn judge(stream: &Stream, calls: &Calls) -> Verdict {
     if stream.head.status != Some(200) {
@@ -308,43 +327,4 @@ fn has_token(message: &[u8], key: u32, calls: &Calls) -> bool {
 
 fn right(right: bool, body: &[u8]) -> Verdict {
     if right { Verdict::Right(body.len()) } else { Verdict::Wrong }
-}
-
-/// The header block that fills the server's table, and the one that refers to it.
-fn blocks(headers: &[(&'static str, String)]) -> (Vec<u8>, Vec<u8>) {
-    let (mut first, mut later) = (vec![], vec![]);
-    for (nth, (name, value)) in headers.iter().enumerate() {
-        first.push(0x40);
-        for text in [name, value.as_str()] {
-            // Short enough for an integer of seven bits.
-            first.push(u8::try_from(text.len()).unwrap_or_default() & 0x7f);
-            first.extend_from_slice(text.as_bytes());
-        }
-        // The table's newest entry comes first.
-        later.push(0x80 | u8::try_from(61 + headers.len() - nth).unwrap_or_default());
-    }
-    (first, later)
-}
-
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) {
-    frame_head(out, payload.len(), kind, flags, id);
-    out.extend_from_slice(payload);
-}
-
-fn frame_head(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, id: u32) {
-    let [_, high, middle, low] = u32::try_from(length).unwrap_or_default().to_be_bytes();
-    let [a, b, c, d] = id.to_be_bytes();
-    out.extend_from_slice(&[high, middle, low, kind, flags, a, b, c, d]);
-}
-
-fn unpadded(flags: u8, payload: &[u8]) -> Result<&[u8]> {
-    if flags & PADDED == 0 {
-        return Ok(payload);
-    }
-    let (padding, rest) = payload.split_first().context("padding that ends early")?;
-    rest.get(..rest.len().saturating_sub((*padding).into())).context("padding that ends early")
-}
-
-fn word(bytes: &[u8]) -> Result<u32> {
-    Ok(u32::from_be_bytes(*bytes.first_chunk().context("a number that ends early")?))
 }
