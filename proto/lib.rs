@@ -7,6 +7,9 @@ pub mod v1 {
     tonic::include_proto!("tokencache.v1");
 }
 
+#[cfg(test)]
+mod compatibility;
+
 use std::fmt;
 
 /// The encoded `FileDescriptorSet` of the package and all that it imports.

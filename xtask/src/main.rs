@@ -1,4 +1,5 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `python`, `promtool`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `proto`, `promtool`,
+//! `python`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bench;
@@ -10,6 +11,7 @@ mod node;
 mod pgbouncer;
 mod postgres;
 mod promtool;
+mod proto;
 mod python;
 mod step;
 mod test;
@@ -45,6 +47,8 @@ enum Chore {
     Bench(bench::Bench),
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
+    /// Compares the interface with the one that was released last
+    Proto(proto::Proto),
     /// Runs the tests of the Python package in an environment of their own; needs Python
     Python,
     /// Has promtool check the alert rules, their tests and the configuration of Prometheus
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Drill(drill) => drill::run(&drill),
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Bugs => bugs::run(),
+        Chore::Proto(proto) => proto::run(&proto),
         Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
         Chore::Promtool => promtool::ensure().and_then(|()| promtool::check()),
         Chore::Tree => tree::run(),
