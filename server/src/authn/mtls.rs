@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::{
+    oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS,
+    prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate},
+};
 
 use super::spiffe;
 use crate::{
@@ -34,7 +37,7 @@ impl CertificateRules {
         if !rest.is_empty() {
             return Err("the client certificate cannot be read");
         }
-        if certificate.is_ca() {
+        if is_authority(&certificate)? {
             return Err("the client certificate is an authority's");
         }
         // X509-SVID section 4.3: a leaf signs no certificates.
@@ -77,6 +80,18 @@ impl CertificateRules {
     }
 }
 
+/// Whether it is an authority's. `X509Certificate::is_ca` denies it of one that says so twice, or illegibly.
+fn is_authority(certificate: &X509Certificate<'_>) -> Result<bool, &'static str> {
+    let constraints = certificate.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS);
+    match constraints.map_err(|_| "the client certificate has its basic constraints twice")? {
+        None => Ok(false),
+        Some(extension) => match extension.parsed_extension() {
+            ParsedExtension::BasicConstraints(constraints) => Ok(constraints.ca),
+            _ => Err("the basic constraints of the client certificate cannot be read"),
+        },
+    }
+}
+
 /// A host's name in lower case, without stars (RFC 1123 section 2.1).
 fn is_host(text: &str) -> bool {
     let label = |label: &str| {
@@ -84,4 +99,35 @@ fn is_host(text: &str) -> bool {
         inner && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
     };
     text.len() <= 253 && text.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, SanType};
+
+    use super::*;
+
+    /// What is said of a certificate with a good name that is otherwise like this.
+    fn identify(change: impl FnOnce(&mut CertificateParams)) -> Result<String, &'static str> {
+        let mut params = CertificateParams::default();
+        let name = "spiffe://prod.example/a".try_into().expect("a URI");
+        params.subject_alt_names = vec![SanType::URI(name)];
+        change(&mut params);
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        let rules = CertificateRules { trust_domain: Some("prod.example".into()), dns_names: false };
+        rules.identify(certificate.der()).map(|caller| caller.subject().to_owned())
+    }
+
+    #[test]
+    fn an_authority_is_nobody_however_it_says_that_it_is_one() {
+        assert_eq!(identify(|_| ()).as_deref(), Ok("spiffe://prod.example/a"));
+        let authority = identify(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        assert_eq!(authority, Err("the client certificate is an authority's"));
+        let constraints = |content: &[u8]| CustomExtension::from_oid_content(&[2, 5, 29, 19], content.to_vec());
+        let twice = [constraints(&[0x30, 3, 1, 1, 0xff]), constraints(&[0x30, 3, 1, 1, 0xff])];
+        let twice = identify(|params| params.custom_extensions.extend(twice));
+        assert_eq!(twice, Err("the client certificate has its basic constraints twice"));
+        let illegible = identify(|params| params.custom_extensions.push(constraints(&[0x04, 1, 0])));
+        assert_eq!(illegible, Err("the basic constraints of the client certificate cannot be read"));
+    }
 }
