@@ -86,7 +86,8 @@ fn scopes(text: &str) -> Vec<String> {
     scopes
 }
 
-/// The `refresh_token` of a JSON object, also of one that breaks off or is invalid further on.
+/// The `refresh_token` of a JSON object, also of one that breaks off or is invalid further on; the last one, should there be
+/// several, that is a text.
 fn refresh_token(body: &[u8]) -> Option<Secret> {
     struct Finder<'a>(&'a mut Option<Secret>);
 
@@ -100,7 +101,11 @@ fn refresh_token(body: &[u8]) -> Option<Secret> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             while let Some(key) = map.next_key::<String>()? {
                 if key == "refresh_token" {
-                    *self.0 = map.next_value::<Option<String>>()?.filter(|token| !token.is_empty()).map(Secret::new);
+                    if let Value::String(token) = map.next_value()?
+                        && !token.is_empty()
+                    {
+                        *self.0 = Some(Secret::new(token));
+                    }
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -126,6 +131,8 @@ mod tests {
             r#"{"refresh_token":"rt"}"#,
             r#"{"refresh_token":"rt","access_token":"a"#,
             r#"{"expires_in":1e999,"refresh_token":"rt","x":nonsense"#,
+            r#"{"refresh_token":7,"refresh_token":"rt"}"#,
+            r#"{"refresh_token":"rt","refresh_token":null}"#,
             &format!(r#"{{"deep":{},"refresh_token":"rt"}}"#, "[".repeat(5000) + &"]".repeat(5000)),
         ] {
             assert_eq!(refresh_token(body.as_bytes()), Some(Secret::from("rt")), "{body:.60}");
