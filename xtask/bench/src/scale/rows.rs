@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
-use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{contenders::WIDE, upstream::token};
 
@@ -25,6 +25,7 @@ pub(super) async fn fill(file: &Path, count: u32) -> Result<()> {
     sqlx::raw_sql("PRAGMA synchronous = OFF").execute(&mut connection).await?;
     let statement = statement(&mut connection).await?;
     let mut keys: Vec<([u8; 32], u32)> = (0..count).map(|key| (hash(&format!("key-{key:08}")), key)).collect();
+    let copied = keys.first().context("no rows are wanted")?.0;
     // In the order of the table, so that no page of it is written twice.
     keys.sort_unstable();
     for batch in keys.chunks(BATCH) {
@@ -33,9 +34,10 @@ pub(super) async fn fill(file: &Path, count: u32) -> Result<()> {
             let token = token(&format!("{key:08}"));
             let fingerprint: String =
                 digest(&SHA256, token.as_bytes()).as_ref()[..8].iter().map(|b| format!("{b:02x}")).collect();
-            let insert = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
+            let insert = sqlx::query(AssertSqlSafe(statement.clone()));
             let insert = insert.bind(&hash[..]).bind(format!("key-{key:08}")).bind(token.into_bytes());
-            insert.bind(fingerprint).bind(b"{}".as_slice()).execute(&mut *transaction).await?;
+            let insert = insert.bind(fingerprint).bind(b"{}".as_slice()).bind(&copied[..]);
+            insert.execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
     }
@@ -56,9 +58,7 @@ async fn statement(connection: &mut SqliteConnection) -> Result<String> {
     let rows: i64 = sqlx::query("SELECT count(*) FROM tokens").fetch_one(&mut *connection).await?.get(0);
     ensure!(rows == 1, "there are {rows} rows to copy");
     let (names, values) = (names.join(", "), values.join(", "));
-    Ok(format!(
-        "INSERT INTO tokens ({names}) SELECT {values} FROM tokens WHERE audience = 'key-00000000' ON CONFLICT DO NOTHING"
-    ))
+    Ok(format!("INSERT INTO tokens ({names}) SELECT {values} FROM tokens WHERE key_hash = $6 ON CONFLICT DO NOTHING"))
 }
 
 /// The broker's name for a key of the wide credential.
