@@ -118,6 +118,15 @@ impl Scale {
         Ok(())
     }
 
+    /// What has to be typed to do this again.
+    fn command(&self) -> String {
+        let Self { tokens, watches, credentials, lifetime, rounds, .. } = self;
+        format!(
+            "cargo xtask bench scale --tokens {tokens} --watches {watches} --credentials {credentials} --lifetime {lifetime} \
+             --rounds {rounds}"
+        )
+    }
+
     fn has(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
@@ -161,8 +170,9 @@ impl Scale {
     fn write(&self, directory: &Path, machine: &str, findings: &Findings) -> Result<()> {
         fs::create_dir_all(directory)?;
         let mut text = format!(
-            "# Growth\n\nMade by `cargo xtask bench scale` on {machine}. The server has one core and the generator another \
+            "# Growth\n\nMade by `{}` on {machine}. The server has one core and the generator another \
              one. How it is measured is told in [README.md](README.md).\n\n{}",
+            self.command(),
             target::table(&self.targets(findings))
         );
         text.push_str(&self.tokens_text(findings));
