@@ -1,5 +1,5 @@
-//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `bugs`, `proto`, `promtool`,
-//! `python`, `tree` and `ci`.
+//! The chores of the repository: `cargo xtask test`, `e2e`, `torture`, `drill`, `bench`, `instructions`, `bugs`, `fuzz`,
+//! `proto`, `promtool`, `python`, `release`, `tree` and `ci`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to the person who runs it")]
 
 mod bench;
@@ -7,6 +7,7 @@ mod bugs;
 mod debian;
 mod drill;
 mod e2e;
+mod fuzz;
 mod node;
 mod pgbouncer;
 mod postgres;
@@ -47,6 +48,8 @@ enum Chore {
     Bench(bench::Bench),
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
+    /// Gives the broker inputs that a fuzzer makes up; needs the nightly toolchain
+    Fuzz(fuzz::Fuzz),
     /// Compares the interface with the one that was released last
     Proto(proto::Proto),
     /// Runs the tests of the Python package in an environment of their own; needs Python
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Chore::Drill(drill) => drill::run(&drill),
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Bugs => bugs::run(),
+        Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
         Chore::Proto(proto) => proto::run(&proto),
         Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
         Chore::Promtool => promtool::ensure().and_then(|()| promtool::check()),

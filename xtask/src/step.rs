@@ -19,8 +19,12 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// The cargo that runs this chore.
 pub(crate) fn cargo() -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = command(cargo);
+    cargo_named(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A cargo of this name, for packages of its own.
+pub(crate) fn cargo_named(program: impl AsRef<OsStr>) -> Command {
+    let mut command = command(program);
     // Set by the outer cargo for this package; an inner cargo would take them for its own.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION", "RUST_RECURSION_COUNT"] {
         command.env_remove(name);

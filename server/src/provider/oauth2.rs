@@ -7,6 +7,9 @@ mod client_auth;
 mod config;
 mod discovery;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod wire;
 
 use std::{fmt, sync::Arc};

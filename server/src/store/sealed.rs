@@ -29,6 +29,9 @@ use crate::{
 };
 
 mod blob;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod place;
 mod ring;
 mod rotation;

@@ -1,0 +1,5 @@
+#![no_main]
+
+use tokencache_fuzz::{configuration::check, short};
+
+libfuzzer_sys::fuzz_target!(init: short::run_if_asked(check), |input: &[u8]| check(input));
