@@ -14,6 +14,7 @@ mod postgres;
 mod promtool;
 mod proto;
 mod python;
+mod release;
 mod step;
 mod test;
 mod torture;
@@ -56,6 +57,8 @@ enum Chore {
     Python,
     /// Has promtool check the alert rules, their tests and the configuration of Prometheus
     Promtool,
+    /// Builds the binaries, each with a list of its dependencies inside and a bill of materials beside it, and checks these
+    Release(release::Release),
     /// Checks that the central crates are compiled in one version each, with one crypto back end
     Tree,
     /// Runs what CI runs: the lints, then every test
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Chore::Proto(proto) => proto::run(&proto),
         Chore::Python => python::prepare().and_then(|directory| python::test(&directory)),
         Chore::Promtool => promtool::ensure().and_then(|()| promtool::check()),
+        Chore::Release(release) => release::run(&release),
         Chore::Tree => tree::run(),
         Chore::Ci { lints_only } => run_ci(lints_only),
     };

@@ -17,6 +17,13 @@ pub(crate) struct Proto {
     exact: bool,
 }
 
+impl Proto {
+    /// What a release wants.
+    pub(crate) fn exact() -> Self {
+        Self { bless: false, exact: true }
+    }
+}
+
 /// Compares, or writes what is compared with.
 pub(crate) fn run(proto: &Proto) -> Result<()> {
     let (headline, wish) = match (proto.bless, proto.exact) {
