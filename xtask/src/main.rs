@@ -8,6 +8,7 @@ mod debian;
 mod drill;
 mod e2e;
 mod fuzz;
+mod instructions;
 mod node;
 mod pgbouncer;
 mod postgres;
@@ -47,6 +48,12 @@ enum Chore {
     Drill(drill::Drill),
     /// Measures what is shipped beside what a user would pick instead, and writes docs/benchmarks; `bench --help` lists the options
     Bench(bench::Bench),
+    /// Counts the instructions of a hit and its pieces under callgrind, and fails on 5 % more than are recorded
+    Instructions {
+        /// Write down what there is now
+        #[arg(long)]
+        record: bool,
+    },
     /// Leaves out one rule of the broker after the other, and fails where no test misses it
     Bugs,
     /// Gives the broker inputs that a fuzzer makes up; needs the nightly toolchain
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
         Chore::Torture(torture) => torture::run(&torture),
         Chore::Drill(drill) => drill::run(&drill),
         Chore::Bench(bench) => bench::run(&bench),
+        Chore::Instructions { record } => instructions::run(record),
         Chore::Bugs => bugs::run(),
         Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
         Chore::Proto(proto) => proto::run(&proto),

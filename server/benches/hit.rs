@@ -1,0 +1,247 @@
+//! What a hit is made of, piece by piece, and the whole of it without the transport:
+//! `cargo bench -p tokencache-server --bench hit`.
+//!
+//! One thread. `--repeat PIECE COUNT` does nothing but one piece, so that its instructions can be counted
+//! (`cargo xtask instructions`), which a busy machine does not disturb. Knowing the caller and asking the policy is measured
+//! in `access`, the audit log in `audit`.
+
+use std::{env, hint::black_box, sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use rustix::time::{ClockId, clock_gettime};
+use tokencache_server::{
+    audit::{AuditLog, Rpc},
+    authn::AnyCaller,
+    cache::{
+        Parts, TokenCache,
+        entry::freshness,
+        flight::budget::Budgets,
+        guard::StormGuard,
+        history::History,
+        hub::Hub,
+        memory::{Entry, Memory},
+        refresher::{Orders, Schedule},
+        trust::Trust,
+        turns::Turns,
+    },
+    config::Config,
+    failpoint::Failpoints,
+    metrics::Metrics,
+    pipeline::{Call, Pipeline},
+    policy::AllowAll,
+    provider::registry::ProviderRegistry,
+    rng::SharedRng,
+    store::{
+        Commit, Fence, MemoryTokenStore, SharedStore,
+        sealed::{KeyId, KeyMaterial, KeyRing, SealedTokenStore, Sealer},
+    },
+    time::{Clock as _, SharedClock, SystemClock},
+    trace::Tracer,
+    types::{
+        CredentialName, Evidence, Fingerprint, Generation, Peer, ReplicaId, Secret, Selector, Token, TokenKey,
+        TokenRequest,
+    },
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::task::TaskTracker;
+
+/// How often each piece is done when its time is taken.
+const COUNT: u32 = 500_000;
+
+/// How many keys there are; each piece takes the next one.
+const KEYS: usize = 10_000;
+
+const CONFIG: &str = "[server]\ninsecure_allow_any_caller = true\n[store]\nurl = \"memory:\"\n\
+    [credentials.ci]\nprovider = \"fixed\"\ntoken = { env = \"PATH\" }\n";
+
+fn selector(number: usize) -> Selector {
+    let name = CredentialName::parse("ci").expect("a name");
+    Selector::new(name, vec!["repo".into(), format!("scope-{number}")], None, vec![])
+}
+
+fn token(number: usize) -> Token {
+    let access_token = Secret::from(format!("{number:0900}"));
+    let now = SystemClock.now();
+    Token {
+        fingerprint: Fingerprint::of(&access_token),
+        access_token,
+        token_type: "Bearer".into(),
+        issued_at: now,
+        expires_at: now.after(Duration::from_secs(36_000)),
+        refresh_at: now.after(Duration::from_secs(30_000)),
+        scopes: vec!["repo".into()],
+        generation: Generation::new(1),
+        attributes: [].into(),
+    }
+}
+
+/// A broker without its transport, whose memory has a token for each key.
+struct Broker {
+    runtime: Runtime,
+    pipeline: Pipeline,
+    metrics: Metrics,
+    /// A memory apart, to be looked into without the rest.
+    memory: Memory,
+    sealed: SharedStore,
+    keys: Vec<TokenKey>,
+    _orders: Orders,
+}
+
+impl Broker {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let clock: SharedClock = Arc::new(SystemClock);
+        let config = Config::parse("hit.toml", CONFIG, "", &ProviderRegistry::builtin()).expect("it is valid");
+        let config_print = config.credentials.iter().next().expect("it has one").config;
+        let metrics = Metrics::register(&mut Registry::default());
+        let replica = ReplicaId::new("bench");
+        let audit = AuditLog::in_memory(Arc::clone(&clock), replica.clone());
+        let store: SharedStore = Arc::new(MemoryTokenStore::new(Arc::clone(&clock)));
+        let (schedule, orders) = Schedule::new();
+        let (memory, apart) = (Memory::new(KEYS as u64 * 2), Memory::new(KEYS as u64 * 2));
+        let keys: Vec<_> = (0..KEYS).map(|number| TokenKey::new(selector(number))).collect();
+        for (number, key) in keys.iter().enumerate() {
+            for memory in [&memory, &apart] {
+                memory.insert(Entry::new(key.clone(), token(number), config_print, clock.now()));
+            }
+        }
+        let parts = Parts {
+            store: Arc::clone(&store),
+            memory,
+            hub: Hub::default(),
+            schedule,
+            history: History::default(),
+            trust: Trust::sole(Arc::clone(&clock)),
+            guard: StormGuard::default(),
+            turns: Turns::default(),
+            budgets: Budgets::default(),
+            tracer: Tracer::off(),
+            metrics: metrics.clone(),
+            audit: audit.clone(),
+            started_at: clock.now(),
+            clock: Arc::clone(&clock),
+            rng: SharedRng::from_os(),
+            replica,
+            pending: Arc::default(),
+            failpoints: Failpoints::none(),
+            rotations: TaskTracker::new(),
+        };
+        let catalog = config.credentials.clone();
+        let cache = Arc::new(TokenCache::new(parts, catalog.clone(), KEYS as u64 * 2, TaskTracker::new()));
+        let records = audit.in_memory_reader();
+        let (authn, policy) = (Arc::new(AnyCaller), Arc::new(AllowAll));
+        let pipeline = Pipeline { authn, rate: None, policy, catalog, cache, audit, records };
+        let key = KeyMaterial::generate().expect("randomness");
+        let ring = KeyRing::new(KeyId::parse("k").expect("a name"), &key).expect("a key");
+        let sealed = Arc::new(SealedTokenStore::new(store, Arc::new(Sealer::new(ring, move |_| Some(config_print)))));
+        let broker = Self { runtime, pipeline, metrics, memory: apart, sealed, keys, _orders: orders };
+        let commit = |number: usize| Commit {
+            key: broker.keys[number].clone(),
+            token: token(number),
+            fence: Fence::Next,
+            config: config_print,
+            last_used_at: SystemClock.now(),
+            grant: None,
+        };
+        broker.runtime.block_on(async {
+            for number in 0..100 {
+                broker.sealed.commit(commit(number)).await.expect("it is stored");
+            }
+        });
+        broker
+    }
+
+    fn key(&self, number: u32) -> &TokenKey {
+        &self.keys[number as usize % KEYS]
+    }
+
+    /// The whole of a hit, from what the transport says of a call to the token.
+    fn hit(&self, count: u32) {
+        self.runtime.block_on(async {
+            for number in 0..count {
+                let call = Call { evidence: Evidence::of_peer(Peer::Unknown), deadline: None, trace: None };
+                let call = self.pipeline.identify(call, Rpc::GetToken).await.expect("everybody is let in");
+                let request = TokenRequest {
+                    selector: self.key(number).selector().clone(),
+                    min_validity: Duration::ZERO,
+                    if_generation_not: None,
+                    rejected: None,
+                };
+                let served = self.pipeline.get_token(&call, request).await.expect("a token");
+                assert!(served.hit);
+                black_box(served);
+            }
+        });
+    }
+
+    fn key_hashing(&self, count: u32) {
+        for number in 0..count {
+            black_box(TokenKey::new(self.key(number).selector().clone()).hash());
+        }
+    }
+
+    fn memory(&self, count: u32) {
+        for number in 0..count {
+            black_box(self.memory.get(&self.key(number).hash()).expect("it is there"));
+        }
+    }
+
+    fn freshness(&self, count: u32) {
+        let entry = self.memory.get(&self.keys[0].hash()).expect("it is there");
+        let now = SystemClock.now();
+        for _ in 0..count {
+            black_box(freshness(black_box(&entry.token), black_box(now), black_box(Duration::ZERO)));
+        }
+    }
+
+    fn counting(&self, count: u32) {
+        for number in 0..count {
+            self.metrics.hits.inc();
+            self.metrics.tokens.served(true, Duration::from_nanos(number.into()), Duration::from_secs(3600));
+        }
+    }
+
+    /// A stored token opened: what a restart costs for each.
+    fn opening(&self, count: u32) {
+        self.runtime.block_on(async {
+            for number in 0..count {
+                let key = self.key(number % 100).hash();
+                black_box(self.sealed.load(key).await.expect("it opens").expect("it is there"));
+            }
+        });
+    }
+}
+
+/// A piece, by its name.
+type Piece = (&'static str, fn(&Broker, u32));
+
+const PIECES: [Piece; 6] = [
+    ("hit", Broker::hit),
+    ("key-hashing", Broker::key_hashing),
+    ("memory", Broker::memory),
+    ("freshness", Broker::freshness),
+    ("counting", Broker::counting),
+    ("opening", Broker::opening),
+];
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+fn main() {
+    let arguments: Vec<_> = env::args().collect();
+    let broker = Broker::new();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--repeat") {
+        let (_, piece) = PIECES.iter().find(|(name, _)| *name == arguments[at + 1]).expect("a piece of this name");
+        piece(&broker, arguments[at + 2].parse().expect("a number"));
+        return;
+    }
+    for (name, piece) in PIECES {
+        piece(&broker, COUNT / 10);
+        let begun = processor_time();
+        piece(&broker, COUNT);
+        println!("{name}: {} ns of the processor", (processor_time() - begun).as_nanos() / u128::from(COUNT));
+    }
+}
