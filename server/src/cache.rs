@@ -233,13 +233,8 @@ impl TokenCache {
     pub async fn get(&self, request: &Authorized<TokenRequest>, deadline: Option<Instant>) -> Result<Served> {
         let (credential, key) = self.resolve(&request.selector)?;
         if let Some(generation) = request.rejected {
-            let end = patience(deadline);
-            match within(end, self.reject_generation(credential, &key, generation, end)).await {
-                // The others have not heard, but this replica and this caller have done with it. One that is newer than
-                // what there is here is not answered with something older still.
-                Err(error) if error.kind() == ErrorKind::StoreDown && self.floor(&key) > generation => {}
-                reported => reported?,
-            }
+            // Boxed, as below: what few calls do takes no room in the future of all, which is moved about.
+            Box::pin(self.take_report(credential, &key, generation, deadline)).await?;
         }
         let need = Need { min_validity: request.min_validity, avoid: request.rejected, at_least: None };
         let claim = request.if_generation_not.max(request.rejected);
@@ -259,6 +254,23 @@ impl TokenCache {
         Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit })
     }
 
+    /// Takes a generation out of service that a caller reports along with its request for the next one.
+    async fn take_report(
+        &self,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        generation: Generation,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let end = patience(deadline);
+        match within(end, self.reject_generation(credential, key, generation, end)).await {
+            // The others have not heard, but this replica and this caller have done with it. One that is newer than
+            // what there is here is not answered with something older still.
+            Err(error) if error.kind() == ErrorKind::StoreDown && self.floor(key) > generation => Ok(()),
+            reported => reported,
+        }
+    }
+
     /// The current token for a client that claims to have seen a generation. False: it may be older than that, for the
     /// store does not answer.
     async fn no_older_than(
@@ -271,6 +283,18 @@ impl TokenCache {
     ) -> Result<(Found, bool)> {
         let found = self.find(credential, key, need, deadline).await?;
         let Some(claim) = claim.filter(|claim| found.entry.token.generation < *claim) else { return Ok((found, true)) };
+        Box::pin(self.catch_up(claim, credential, key, need, deadline)).await
+    }
+
+    /// The same, where what was found is older than the claim.
+    async fn catch_up(
+        &self,
+        claim: Generation,
+        credential: &Arc<Credential>,
+        key: &TokenKey,
+        need: Need,
+        deadline: Option<Instant>,
+    ) -> Result<(Found, bool)> {
         let standing = self.judge_claim(credential, key, claim, patience(deadline)).await;
         let need = Need { at_least: (standing == Standing::True).then_some(claim), ..need };
         Ok((self.find(credential, key, need, deadline).await?, standing != Standing::Unknown))
@@ -320,7 +344,7 @@ impl TokenCache {
                 }
             }
             self.parts.metrics.misses.inc();
-            match self.replacement(credential, key, need, deadline).await {
+            match Box::pin(self.replacement(credential, key, need, deadline)).await {
                 Ok(entry) if self.will_do(&entry, need) => return Ok(Found { entry, hit: false }),
                 Ok(entry) => check_lifetime(&entry, need)?,
                 Err(error) if bug::has(Bug::FailureDisplacesToken) => return Err(error),

@@ -1,6 +1,6 @@
 //! What every call passes first: the shedding of what is too much, its deadline, and the two ways on.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -23,6 +23,9 @@ use super::{
 };
 use crate::trace::Tracer;
 
+/// What a caller is told whose call panicked.
+const PANIC: &str = "the broker has a bug; its log tells more";
+
 /// The services of a listener.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -44,27 +47,31 @@ pub(super) struct Front {
 
 impl Front {
     /// Answers a request.
-    pub(super) async fn answer(self: Arc<Self>, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        facts: Arc<Facts>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
         let (begun, row) = (Instant::now(), Row::of(request.uri().path()));
         let mut response = match self.shed.admit() {
             Ok(_place) => {
-                let deadline = timeout_of(request.headers());
+                let (deadline, span) = (timeout_of(request.headers()), traced::begin(&self.tracer, row, &request));
                 // A panic ends its call; without this it would end the connection, with all of its calls.
-                let answered = match traced::begin(&self.tracer, row, &request) {
-                    None => AssertUnwindSafe(within(deadline, self.serve(facts, request))).catch_unwind().await,
-                    Some(span) => {
-                        // Boxed, so that calls which are not recorded have no room for it.
-                        let answer = Box::pin(traced::record(span, within(deadline, self.serve(facts, request))));
-                        AssertUnwindSafe(answer).catch_unwind().await
-                    }
-                };
-                answered.unwrap_or_else(|_| refusal(&Status::internal("the broker has a bug; its log tells more")))
+                let answer = AssertUnwindSafe(self.serve(facts, request)).catch_unwind();
+                let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
+                // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
+                let answer = pin!(answer);
+                let answer = within(deadline, answer);
+                match span {
+                    None => answer.await,
+                    Some(span) => Box::pin(traced::record(span, answer)).await,
+                }
             }
             Err(status) => refusal(&status),
         };
         self.calls.count(row, response.status(), response.headers());
         self.headers.add(response.headers_mut(), begun.elapsed());
-        response
+        Ok(response)
     }
 
     async fn serve(&self, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {

@@ -35,13 +35,14 @@ pub struct Tokens {
 impl Tokens {
     /// Serves a `GetToken`.
     pub(super) async fn served(&self, call: Call, message: v1::GetTokenRequest) -> Result<Served, Status> {
-        let served = async {
-            let call = self.pipeline.identify(call, Rpc::GetToken).await?;
-            let request = convert::token_request(message);
-            let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
-            self.pipeline.get_token(&call, request).await
-        };
-        served.await.map_err(|error| status::to_status(&error))
+        self.serve(call, message).await.map_err(|error| status::to_status(&error))
+    }
+
+    async fn serve(&self, call: Call, message: v1::GetTokenRequest) -> Result<Served, Error> {
+        let call = self.pipeline.identify(call, Rpc::GetToken).await?;
+        let request = convert::token_request(message);
+        let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
+        self.pipeline.get_token(&call, request).await
     }
 }
 

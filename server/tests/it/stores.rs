@@ -335,6 +335,19 @@ async fn a_store_opens_while_its_database_is_down() {
 }
 
 #[tokio::test]
+async fn a_store_without_its_tables_is_down_until_it_is_prepared() {
+    let directory = TempDir::new().expect("a directory");
+    let database = new_database().await;
+    for store in [open(&sqlite_url(&directory), None), open(&database.0, database.1)] {
+        let early = store.load(key("read").hash()).await.map_err(|error| error.kind());
+        assert_eq!(early, Err(ErrorKind::StoreDown), "{}", store.kind());
+        store.prepare().await.expect("an empty database");
+        assert_eq!(store.load(key("read").hash()).await, Ok(None));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_never_answers_is_down() {
     // The kernel accepts for it, and nobody reads.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -155,6 +155,10 @@ fn of_database(error: &dyn DatabaseError) -> Error {
     if code == "53300" {
         return Error::new(ErrorKind::StoreDown, "the database has too many connections");
     }
+    // undefined_table: of a caller that comes while the tables are made.
+    if code == "42P01" {
+        return Error::new(ErrorKind::StoreDown, "the database is not prepared yet");
+    }
     if matches!(class, "08" | "25" | "40" | "53" | "55" | "57" | "58") {
         return Error::new(ErrorKind::StoreDown, format!("the database is not able to answer (SQLSTATE {code})"));
     }

@@ -117,6 +117,8 @@ fn of_database(error: &dyn DatabaseError) -> Error {
         Class::NoAccess => down("the database file cannot be opened for writing"),
         Class::Resources => down("the disk of the database is full or fails"),
         Class::Damaged => down("the database file is damaged"),
+        // Of a caller that comes while the tables are made.
+        Class::Defect if error.message().starts_with("no such table") => down("the database is not prepared yet"),
         Class::Defect => Error::bug(format!("the database fails (SQLite code {code})")),
     }
 }
