@@ -50,7 +50,7 @@ type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>
 
 #[tonic::async_trait]
 impl TokenService for Tokens {
-    /// As [`super::get_token`] answers, for requests that are unusual.
+    /// For requests that are unusual: the others are answered by `rpc/get_token`.
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
         let Served { entry, verified, .. } = self.served(call, request.into_inner()).await?;
