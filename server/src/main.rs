@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokencache_server::{cli, telemetry};
 
-/// A hit makes some twenty small allocations, which cost it a tenth less here than with glibc.
+/// A hit makes many small allocations: they were 15 % of its CPU time with glibc.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last: HTTP/2 by hyper, and HTTP/1.1 where it is wanted.
 //!
 //! A call that is answered at once is answered within the turn of its connection, without a task of its own; one that has
-//! to wait gets a task. Of the server's CPU time per call the inline turn saves a quarter where many streams are busy.
+//! to wait gets a task. What that is worth, with the writes collected, stands in `wire.rs`.
 
 use std::{
     error::Error as StdError,

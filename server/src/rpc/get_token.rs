@@ -137,7 +137,7 @@ fn encode(served: &Served, now: Timestamp) -> Bytes {
     buffer.freeze()
 }
 
-/// What is no secret of a token's message. It is kept beside the token: to encode it took a tenth of a hit.
+/// What is no secret of a token's message. It is kept beside the token, for to encode it takes several allocations.
 fn public(entry: &Entry) -> &[u8] {
     entry.public_form(|| v1::Token { access_token: String::new(), ..convert::token(entry) }.encode_to_vec())
 }
