@@ -11,7 +11,7 @@ use tokencache_server::{
     metrics::AuditMetrics,
     store::{MemoryTokenStore, SharedStore},
     time::{SharedClock, SystemClock},
-    types::{CredentialName, Fingerprint, Generation, Peer, ReplicaId, Selector, TokenKey},
+    types::{Caller, CredentialName, Fingerprint, Generation, Peer, ReplicaId, Selector, TokenKey},
 };
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -26,7 +26,10 @@ fn hit() -> AuditEvent {
     let selector = Selector::new(credential, vec!["repo".into()], None, vec![]);
     AuditEvent {
         rpc: Some(Rpc::GetToken),
-        actor: Some(Actor::new("spiffe://corp.example/ns/ci/sa/runner", Peer::Tcp(([127, 0, 0, 1], 40000).into()))),
+        actor: Some(Actor::new(
+            Caller::new("spiffe://corp.example/ns/ci/sa/runner"),
+            Peer::Tcp(([127, 0, 0, 1], 40000).into()),
+        )),
         key: Some(TokenKey::new(selector)),
         generation: Some(Generation::new(7)),
         fingerprint: Some(Fingerprint::of_bytes(b"token")),

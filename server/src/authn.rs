@@ -26,6 +26,13 @@ pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
     ///
     /// `NoIdentity` or `BadIdentity`; `StoreDown` or `UpstreamDown` where nobody can tell now.
     async fn authenticate(&self, evidence: &Evidence) -> Result<Caller>;
+
+    /// The same, where it can be told without waiting for anything: what [`Authenticator::authenticate`] would answer.
+    /// `None`: ask that.
+    fn authenticate_now(&self, evidence: &Evidence) -> Option<Result<Caller>> {
+        let _ = evidence;
+        None
+    }
 }
 
 /// Takes everybody for what they are, anonymous: dev mode, and deployments that say so in as many words.
@@ -36,6 +43,10 @@ pub struct AnyCaller;
 impl Authenticator for AnyCaller {
     async fn authenticate(&self, _evidence: &Evidence) -> Result<Caller> {
         Ok(Caller::anonymous())
+    }
+
+    fn authenticate_now(&self, _evidence: &Evidence) -> Option<Result<Caller>> {
+        Some(Ok(Caller::anonymous()))
     }
 }
 
@@ -60,6 +71,10 @@ impl Live {
 impl Authenticator for Live {
     async fn authenticate(&self, evidence: &Evidence) -> Result<Caller> {
         self.0.load_full().authenticate(evidence).await
+    }
+
+    fn authenticate_now(&self, evidence: &Evidence) -> Option<Result<Caller>> {
+        self.0.load().authenticate_now(evidence)
     }
 }
 
@@ -94,21 +109,36 @@ pub struct Methods {
 #[async_trait]
 impl Authenticator for Methods {
     async fn authenticate(&self, evidence: &Evidence) -> Result<Caller> {
-        let caller = match (&evidence.bearer, &evidence.certificate, evidence.peer) {
-            (Some(token), _, _) => self.recognise(token.as_ref().map_err(|why| bad(why))?).await?,
-            (None, Some(certificate), _) => certificate.clone().map_err(bad)?,
-            (None, None, Peer::Unix(Some(user))) if self.peer_users => caller_of(user),
+        match &evidence.bearer {
+            Some(token) => self.unexpired(self.recognise(token.as_ref().map_err(|why| bad(why))?).await?),
+            None => self.of_connection(evidence),
+        }
+    }
+
+    fn authenticate_now(&self, evidence: &Evidence) -> Option<Result<Caller>> {
+        evidence.bearer.is_none().then(|| self.of_connection(evidence))
+    }
+}
+
+impl Methods {
+    /// Whoever shows no bearer token is known by its connection.
+    fn of_connection(&self, evidence: &Evidence) -> Result<Caller> {
+        let caller = match (&evidence.certificate, evidence.peer) {
+            (Some(certificate), _) => certificate.clone().map_err(bad)?,
+            (None, Peer::Unix(Some(user))) if self.peer_users => caller_of(user),
             _ if self.anonymous => Caller::anonymous(),
             _ => return Err(Error::new(ErrorKind::NoIdentity, "the caller did not say who it is")),
         };
+        self.unexpired(caller)
+    }
+
+    fn unexpired(&self, caller: Caller) -> Result<Caller> {
         if caller.is_expired(self.clock.now()) {
             return Err(bad("the caller's proof of identity has expired"));
         }
         Ok(caller)
     }
-}
 
-impl Methods {
     async fn recognise(&self, token: &Secret) -> Result<Caller> {
         for bearer in &self.bearers {
             if let Some(caller) = bearer.recognise(token).await? {

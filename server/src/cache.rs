@@ -184,6 +184,8 @@ pub struct Served {
     pub current: Arc<Entry>,
     /// Whether it was in memory.
     pub hit: bool,
+    /// When it was found.
+    pub at: Timestamp,
 }
 
 /// A token that was found.
@@ -192,6 +194,7 @@ struct Found {
     entry: Arc<Entry>,
     /// In memory.
     hit: bool,
+    at: Timestamp,
 }
 
 /// What a caller can use.
@@ -239,7 +242,8 @@ impl TokenCache {
         let need = Need { min_validity: request.min_validity, avoid: request.rejected, at_least: None };
         let claim = request.if_generation_not.max(request.rejected);
         let term = self.parts.trust.term();
-        let (Found { entry, hit }, up_to_date) = self.no_older_than(claim, credential, &key, need, deadline).await?;
+        let (Found { entry, hit, at }, up_to_date) =
+            self.no_older_than(claim, credential, &key, need, deadline).await?;
         // One and the same term before and after: nothing that was acknowledged before this call began was missed.
         let verified = term.is_some() && self.parts.trust.term() == term && entry.is_stored() && up_to_date;
         if !verified && credential.when_degraded == WhenDegraded::Refuse {
@@ -249,9 +253,9 @@ impl TokenCache {
         if !verified {
             self.parts.metrics.fleet.degraded.inc();
         }
-        entry.mark_used(self.now());
+        entry.mark_used(at);
         let is_known = request.if_generation_not == Some(entry.token.generation);
-        Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit })
+        Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit, at })
     }
 
     /// Takes a generation out of service that a caller reports along with its request for the next one.
@@ -306,7 +310,7 @@ impl TokenCache {
     }
 
     fn resolve(&self, selector: &Selector) -> Result<(&Arc<Credential>, TokenKey)> {
-        Ok((self.credential(&selector.credential)?, TokenKey::new(selector.clone())))
+        Ok((self.credential(selector.credential())?, TokenKey::new(selector.clone())))
     }
 
     fn credential(&self, name: &CredentialName) -> Result<&Arc<Credential>> {
@@ -328,15 +332,16 @@ impl TokenCache {
         for _ in 0..MAX_ROUNDS {
             let held = self.held(key, need);
             if let Some(entry) = &held {
-                match freshness(&entry.token, self.now(), need.min_validity) {
+                let at = self.now();
+                match freshness(&entry.token, at, need.min_validity) {
                     Freshness::Fresh => {
                         self.parts.metrics.hits.inc();
-                        return Ok(Found { entry: Arc::clone(entry), hit: true });
+                        return Ok(Found { entry: Arc::clone(entry), hit: true, at });
                     }
                     Freshness::RefreshDue => {
                         self.parts.metrics.hits.inc();
                         self.refresh_once(credential, entry);
-                        return Ok(Found { entry: Arc::clone(entry), hit: true });
+                        return Ok(Found { entry: Arc::clone(entry), hit: true, at });
                     }
                     Freshness::Urgent => check_lifetime(entry, need)?,
                     // How long it lasted says nothing of the next one.
@@ -345,12 +350,14 @@ impl TokenCache {
             }
             self.parts.metrics.misses.inc();
             match Box::pin(self.replacement(credential, key, need, deadline)).await {
-                Ok(entry) if self.will_do(&entry, need) => return Ok(Found { entry, hit: false }),
+                Ok(entry) if self.will_do(&entry, need) => {
+                    return Ok(Found { entry, hit: false, at: self.now() });
+                }
                 Ok(entry) => check_lifetime(&entry, need)?,
                 Err(error) if bug::has(Bug::FailureDisplacesToken) => return Err(error),
                 Err(error) => {
                     let held = held.filter(|entry| self.will_do(entry, need));
-                    return held.map(|entry| Found { entry, hit: true }).ok_or(error);
+                    return held.map(|entry| Found { entry, hit: true, at: self.now() }).ok_or(error);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A configured credential: who mints its tokens and by which rules, and the catalogue of all of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     provider::{GrantUse, Rotation, SharedProvider},
@@ -77,13 +77,13 @@ pub struct AskDefaults {
 impl AskDefaults {
     /// Fills in what `selector` leaves open.
     #[must_use]
-    pub fn complete(&self, selector: Selector) -> Selector {
+    pub fn complete(&self, selector: &Selector) -> Selector {
         let or_default =
             |asked: &[String], default: &[String]| if asked.is_empty() { default.to_vec() } else { asked.to_vec() };
         let scopes = or_default(selector.scopes(), &self.scopes);
         let resources = or_default(selector.resources(), &self.resources);
-        let audience = selector.audience.or_else(|| self.audience.clone());
-        Selector::new(selector.credential, scopes, audience, resources)
+        let audience = selector.audience().or(self.audience.as_deref()).map(str::to_owned);
+        Selector::new(selector.credential().clone(), scopes, audience, resources)
     }
 }
 
@@ -137,36 +137,71 @@ pub enum WhenDegraded {
 
 /// All configured credentials. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Catalog(Arc<BTreeMap<CredentialName, Arc<Credential>>>);
+pub struct Catalog(Arc<Configured>);
+
+#[derive(Debug, Default)]
+struct Configured {
+    by_name: HashMap<CredentialName, Listed>,
+    /// In the order of their names.
+    sorted: Vec<Arc<Credential>>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    credential: Arc<Credential>,
+    /// What a request that asks nothing of it is completed to, as nearly all requests are: made once, and the hash of its
+    /// key with it.
+    bare: Selector,
+}
+
+impl Listed {
+    fn new(credential: Credential) -> Self {
+        let nothing = Selector::new(credential.name.clone(), vec![], None, vec![]);
+        Self { bare: credential.defaults.complete(&nothing), credential: Arc::new(credential) }
+    }
+}
 
 impl Catalog {
     /// A catalogue of these; a later one of the same name replaces an earlier one.
     #[must_use]
     pub fn new(credentials: impl IntoIterator<Item = Credential>) -> Self {
-        Self(Arc::new(credentials.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect()))
+        let by_name: HashMap<_, _> = credentials.into_iter().map(|c| (c.name.clone(), Listed::new(c))).collect();
+        let mut sorted: Vec<_> = by_name.values().map(|listed| Arc::clone(&listed.credential)).collect();
+        sorted.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Self(Arc::new(Configured { by_name, sorted }))
     }
 
     /// The credential of this name.
     #[must_use]
     pub fn get(&self, name: &CredentialName) -> Option<&Arc<Credential>> {
-        self.0.get(name)
+        self.0.by_name.get(name).map(|listed| &listed.credential)
+    }
+
+    /// Fills in what the credential's configuration says. What names no credential stays as it is.
+    #[must_use]
+    pub fn complete(&self, selector: Selector) -> Selector {
+        match self.0.by_name.get(selector.credential()) {
+            Some(listed) if selector.is_bare() => listed.bare.clone(),
+            Some(listed) => listed.credential.defaults.complete(&selector),
+            None => selector,
+        }
     }
 
     /// All of them in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Credential>> {
-        self.0.values()
+        self.0.sorted.iter()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.sorted.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.sorted.is_empty()
     }
 }
 
@@ -196,9 +231,9 @@ mod tests {
         let defaults =
             AskDefaults { scopes: vec!["b".into(), "a".into()], audience: Some("x".into()), resources: vec![] };
         let name = CredentialName::parse("c").expect("a valid name");
-        let open = defaults.complete(Selector::new(name.clone(), vec![], None, vec![]));
-        assert_eq!((open.scopes(), open.audience.as_deref()), (&["a".into(), "b".into()][..], Some("x")));
-        let asked = defaults.complete(Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
-        assert_eq!((asked.scopes(), asked.audience.as_deref()), (&["c".into()][..], Some("y")));
+        let open = defaults.complete(&Selector::new(name.clone(), vec![], None, vec![]));
+        assert_eq!((open.scopes(), open.audience()), (&["a".into(), "b".into()][..], Some("x")));
+        let asked = defaults.complete(&Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
+        assert_eq!((asked.scopes(), asked.audience()), (&["c".into()][..], Some("y")));
     }
 }

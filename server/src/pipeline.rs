@@ -54,7 +54,7 @@ pub struct Identified {
 impl Identified {
     /// What is to be recorded of it, as far as it is known at once.
     fn event(&self, kind: Kind, rpc: Rpc) -> AuditEvent {
-        let actor = Some(Actor::new(self.caller.subject().to_owned(), self.call.evidence.peer));
+        let actor = Some(Actor::new(self.caller.clone(), self.call.evidence.peer));
         AuditEvent { rpc: Some(rpc), actor, trace: self.call.trace, ..AuditEvent::new(kind) }
     }
 
@@ -93,7 +93,11 @@ impl Pipeline {
     ///
     /// `NoIdentity`, `BadIdentity`, `TooManyRequests`; `StoreDown` or `UpstreamDown` where nobody can tell now.
     pub async fn identify(&self, call: Call, rpc: Rpc) -> Result<Identified> {
-        let caller = self.authn.authenticate(&call.evidence).await.inspect_err(|error| {
+        let caller = match self.authn.authenticate_now(&call.evidence) {
+            Some(caller) => caller,
+            None => self.authn.authenticate(&call.evidence).await,
+        };
+        let caller = caller.inspect_err(|error| {
             let actor = Some(Actor::unknown(call.evidence.peer));
             let event = AuditEvent { rpc: Some(rpc), actor, trace: call.trace, ..AuditEvent::new(Kind::CallRefused) };
             self.audit.refuse(refusal(event, error));
@@ -114,7 +118,7 @@ impl Pipeline {
         let issued = self.issue(call, request).await;
         match &issued {
             Ok(served) => {
-                let remaining = served.current.token.expires_at.since(self.cache.now());
+                let remaining = served.current.token.expires_at.since(served.at);
                 metrics.served(served.hit, begun.elapsed(), remaining);
             }
             Err(_) => metrics.not_served(begun.elapsed()),
@@ -136,7 +140,7 @@ impl Pipeline {
     }
 
     async fn serve(&self, call: &Identified, request: TokenRequest, event: &mut AuditEvent) -> Result<Served> {
-        event.credential = Some(request.selector.credential.clone());
+        event.credential = Some(request.selector.credential().clone());
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
         let request = self.admit(call, request, event)?;
         if let Some(rejected) = request.rejected {
@@ -154,7 +158,7 @@ impl Pipeline {
     /// As [`TokenCache::watch`]; `NotAllowed`.
     pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Result<Change>> + use<>> {
         let mut event = call.event(Kind::WatchOpened, Rpc::WatchTokens);
-        event.credential = Some(selector.credential.clone());
+        event.credential = Some(selector.credential().clone());
         let watched = self
             .admit(call, WatchRequest(self.complete(selector)), &mut event)
             .and_then(|request| self.cache.watch(&request).map(|changes| (changes, TokenKey::new(request.0.clone()))));
@@ -211,7 +215,7 @@ impl Pipeline {
     /// As [`TokenCache::reject`]; `NotAllowed`.
     pub async fn invalidate(&self, call: &Identified, rejection: Rejection) -> Result<Rejected> {
         let mut event = call.event(Kind::Rejection, Rpc::InvalidateToken);
-        event.credential = Some(rejection.selector.credential.clone());
+        event.credential = Some(rejection.selector.credential().clone());
         event.http_status = rejection.http_status;
         match rejection.rejected {
             RejectedToken::Generation(generation) => event.generation = Some(generation),
@@ -281,7 +285,7 @@ impl Pipeline {
     /// As [`TokenCache::refresh`]; `NotAllowed`.
     pub async fn refresh(&self, call: &Identified, selector: Selector) -> Result<TokenReport> {
         let mut event = call.event(Kind::AdminCall, Rpc::RefreshToken);
-        event.credential = Some(selector.credential.clone());
+        event.credential = Some(selector.credential().clone());
         let refreshed = async {
             let request = self.admit(call, RefreshRequest(self.complete(selector)), &mut event)?;
             call.within(self.cache.refresh(&request)).await
@@ -444,10 +448,7 @@ impl Pipeline {
     /// Fills in what the credential's configuration says, so that the policy sees what will really be asked for. An
     /// unknown credential stays as it is: whether it exists is told to those alone who may know.
     fn complete(&self, selector: Selector) -> Selector {
-        match self.catalog.get(&selector.credential) {
-            Some(credential) => credential.defaults.complete(selector),
-            None => selector,
-        }
+        self.catalog.complete(selector)
     }
 }
 

@@ -6,18 +6,18 @@
 
 use std::{
     borrow::Cow,
-    net::SocketAddr,
+    fmt::Write as _,
     time::{Duration, UNIX_EPOCH},
 };
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::event::{AuditEvent, Kind, Reason, Rpc};
+use super::event::{Actor, AuditEvent, Kind, Reason, Rpc};
 use crate::{
     store::AuditRow,
     time::Timestamp,
-    types::{Peer, ReplicaId, TokenKey},
+    types::{CredentialName, Peer, ReplicaId, TokenKey},
 };
 
 /// The version of the format.
@@ -122,84 +122,147 @@ pub(super) struct Chain {
     id: String,
     replica: ReplicaId,
     sequence: u64,
-    previous: Option<String>,
+    previous: Option<Digits>,
+    texts: Texts,
+}
+
+/// A hash in lower-case hexadecimal.
+type Digits = [u8; 64];
+
+/// Texts that a line borrows, kept so that no line takes memory of its own.
+#[derive(Debug, Default)]
+struct Texts {
+    at: Option<Timestamp>,
+    time: String,
+    peer: String,
+    key: String,
+    fingerprint: String,
+    trace: String,
+}
+
+impl Texts {
+    fn fill(&mut self, event: &AuditEvent, at: Timestamp) {
+        if self.at.replace(at) != Some(at) {
+            self.time = rfc3339(at);
+        }
+        for text in [&mut self.peer, &mut self.key, &mut self.fingerprint, &mut self.trace] {
+            text.clear();
+        }
+        // Writing to a string does not fail.
+        let _ = match event.actor.as_ref().map_or(Peer::Unknown, |actor| actor.peer) {
+            Peer::Unknown => Ok(()),
+            peer => write!(self.peer, "{peer}"),
+        };
+        if let Some(key) = &event.key {
+            push_hex(&mut self.key, key.hash().as_bytes());
+        }
+        if let Some(fingerprint) = &event.fingerprint {
+            push_hex(&mut self.fingerprint, fingerprint.as_bytes());
+        }
+        if let Some(trace) = &event.trace {
+            push_hex(&mut self.trace, trace.as_bytes());
+        }
+    }
 }
 
 impl Chain {
     /// A chain without events.
     pub(super) fn new(id: [u8; 16], replica: ReplicaId) -> Self {
-        Self { id: hex::encode(id), replica, sequence: 0, previous: None }
+        Self { id: hex::encode(id), replica, sequence: 0, previous: None, texts: Texts::default() }
     }
 
     /// The first event: the process has started. `after` is the hash of what the file ended with.
-    pub(super) fn start(&mut self, out: &mut Vec<u8>, at: Timestamp, after: Option<Hash>) -> AuditRow {
+    pub(super) fn start(&mut self, out: &mut Vec<u8>, at: Timestamp, after: Option<Hash>) {
         let (version, after) = (Cow::from(env!("CARGO_PKG_VERSION")), after.map(|hash| hex::encode(hash).into()));
-        let event = AuditEvent::new(Kind::Started);
-        self.write(out, Line { version, after, ..Self::describe(&event) }, &event, at)
+        self.write(out, &AuditEvent::new(Kind::Started), at, |line| Line { version, after, ..line });
     }
 
     /// Appends an event, its line break included, to `out`.
-    pub(super) fn append(&mut self, out: &mut Vec<u8>, event: &AuditEvent, at: Timestamp) -> AuditRow {
-        self.write(out, Self::describe(event), event, at)
+    pub(super) fn append(&mut self, out: &mut Vec<u8>, event: &AuditEvent, at: Timestamp) {
+        self.write(out, event, at, |line| line);
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, line: Line<'_>, event: &AuditEvent, at: Timestamp) -> AuditRow {
+    /// Leaves out places: of events that were forgotten before anybody saw them.
+    pub(super) fn skip(&mut self, places: u64) {
+        self.sequence += places;
+    }
+
+    /// The last event that was appended, as the store keeps it. `line` is what it was written as.
+    pub(super) fn row(&self, event: &AuditEvent, at: Timestamp, line: &[u8]) -> AuditRow {
+        AuditRow {
+            id: 0,
+            chain: self.id.clone(),
+            sequence: self.sequence.saturating_sub(1),
+            at,
+            kind: event.kind.as_str().into(),
+            subject: event.actor.as_ref().map(Actor::subject).unwrap_or_default().into(),
+            credential: event.credential().map(CredentialName::as_str).unwrap_or_default().into(),
+            line: String::from_utf8_lossy(line.trim_ascii_end()).into_owned(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        event: &AuditEvent,
+        at: Timestamp,
+        with: impl for<'a> FnOnce(Line<'a>) -> Line<'a>,
+    ) {
         let begin = out.len();
-        let line = Line {
+        self.texts.fill(event, at);
+        let line = with(Line {
             v: VERSION,
             chain: Cow::from(self.id.as_str()),
             sequence: self.sequence,
-            previous: self.previous.as_deref().map(Cow::from),
-            time: rfc3339(at).into(),
+            previous: self.previous.as_ref().map(|digits| Cow::from(str::from_utf8(digits).unwrap_or_default())),
             replica: Cow::from(self.replica.as_str()),
-            ..line
-        };
+            ..describe(event, &self.texts)
+        });
         // A Vec takes all, and nothing of a line can fail to be written as JSON.
         let _ = serde_json::to_writer(&mut *out, &line);
         out.pop();
-        let hash = hex::encode(hash(&out[begin..]));
+        let mut digits = [0; 64];
+        // It has room for exactly these.
+        let _ = hex::encode_to_slice(hash(&out[begin..]), &mut digits);
         out.extend_from_slice(HASH_MEMBER.as_bytes());
-        out.extend_from_slice(hash.as_bytes());
-        out.extend_from_slice(b"\"}");
-        let row = AuditRow {
-            id: 0,
-            chain: self.id.clone(),
-            sequence: self.sequence,
-            at,
-            kind: event.kind.as_str().into(),
-            subject: line.subject.clone().into_owned(),
-            credential: line.credential.clone().into_owned(),
-            line: String::from_utf8_lossy(&out[begin..]).into_owned(),
-        };
-        out.push(b'\n');
-        self.previous = Some(hash);
+        out.extend_from_slice(&digits);
+        out.extend_from_slice(b"\"}\n");
+        self.previous = Some(digits);
         self.sequence += 1;
-        row
     }
+}
 
-    fn describe(event: &AuditEvent) -> Line<'_> {
-        let (scopes, audience, resources) = event.key.as_ref().map(key_texts).unwrap_or_default();
-        let actor = event.actor.as_ref();
-        Line {
-            kind: Some(event.kind),
-            rpc: event.rpc,
-            subject: actor.map(|actor| Cow::from(&*actor.subject)).unwrap_or_default(),
-            peer: actor.map(|actor| peer(&actor.peer)).unwrap_or_default(),
-            credential: event.credential().map(|name| Cow::from(name.as_str())).unwrap_or_default(),
-            key: event.key.as_ref().map(|key| key.hash().to_string().into()).unwrap_or_default(),
-            scopes,
-            audience,
-            resources,
-            generation: event.generation.map(|generation| generation.get()),
-            fingerprint: event.fingerprint.map(|print| print.to_string().into()).unwrap_or_default(),
-            outcome: event.error.map_or("OK", |kind| kind.reason()).into(),
-            reason: event.reason,
-            grant: event.grant.as_deref().map(Cow::from).unwrap_or_default(),
-            trace: event.trace.map(|trace| trace.to_hex().into()).unwrap_or_default(),
-            http_status: event.http_status,
-            count: event.count,
-            ..Line::default()
-        }
+fn describe<'a>(event: &'a AuditEvent, texts: &'a Texts) -> Line<'a> {
+    let (scopes, audience, resources) = event.key.as_ref().map(key_texts).unwrap_or_default();
+    Line {
+        time: Cow::from(&texts.time),
+        kind: Some(event.kind),
+        rpc: event.rpc,
+        subject: event.actor.as_ref().map(Actor::subject).unwrap_or_default().into(),
+        peer: Cow::from(&texts.peer),
+        credential: event.credential().map(CredentialName::as_str).unwrap_or_default().into(),
+        key: Cow::from(&texts.key),
+        scopes,
+        audience,
+        resources,
+        generation: event.generation.map(|generation| generation.get()),
+        fingerprint: Cow::from(&texts.fingerprint),
+        outcome: event.error.map_or("OK", |kind| kind.reason()).into(),
+        reason: event.reason,
+        grant: event.grant.as_deref().map(Cow::from).unwrap_or_default(),
+        trace: Cow::from(&texts.trace),
+        http_status: event.http_status,
+        count: event.count,
+        ..Line::default()
+    }
+}
+
+/// Appends bytes in lower-case hexadecimal.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 
@@ -208,7 +271,7 @@ type KeyTexts<'a> = (Vec<Cow<'a, str>>, Cow<'a, str>, Vec<Cow<'a, str>>);
 /// Scopes, audience and resources, unless they are too long.
 fn key_texts(key: &TokenKey) -> KeyTexts<'_> {
     let selector = key.selector();
-    let audience = selector.audience.as_deref().unwrap_or_default();
+    let audience = selector.audience().unwrap_or_default();
     let lists = [selector.scopes(), selector.resources()];
     let length = audience.len() + lists.iter().flat_map(|list| list.iter().map(String::len)).sum::<usize>();
     if length > MAX_KEY_TEXT {
@@ -216,14 +279,6 @@ fn key_texts(key: &TokenKey) -> KeyTexts<'_> {
     }
     let [scopes, resources] = lists.map(|list| list.iter().map(|text| Cow::from(text.as_str())).collect());
     (scopes, Cow::from(audience), resources)
-}
-
-fn peer(peer: &Peer) -> Cow<'static, str> {
-    match peer {
-        Peer::Tcp(address) => SocketAddr::to_string(address).into(),
-        Peer::Unix(_) => peer.to_string().into(),
-        Peer::Unknown => "".into(),
-    }
 }
 
 /// A time as people read it (RFC 3339), to the millisecond.

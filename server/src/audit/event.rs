@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     error::ErrorKind,
-    types::{CredentialName, Fingerprint, Generation, Peer, TokenKey},
+    types::{Caller, CredentialName, Fingerprint, Generation, Peer, TokenKey},
 };
 
 /// The longest subject, in bytes; what is longer is cut off.
@@ -135,8 +135,8 @@ words! {
 /// Who acted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// Who the caller proved to be.
-    pub subject: Cow<'static, str>,
+    /// `None`: it has not been authenticated (yet).
+    caller: Option<Caller>,
     /// Where the call came from.
     pub peer: Peer,
 }
@@ -145,18 +145,20 @@ impl Actor {
     /// A caller that has not been authenticated (yet): only where it calls from is known.
     #[must_use]
     pub const fn unknown(peer: Peer) -> Self {
-        Self { subject: Cow::Borrowed(""), peer }
+        Self { caller: None, peer }
     }
 
-    /// An authenticated caller; a subject of unreasonable length is cut off.
+    /// An authenticated caller.
     #[must_use]
-    pub fn new(subject: impl Into<Cow<'static, str>>, peer: Peer) -> Self {
-        let mut subject = subject.into();
-        if subject.len() > MAX_SUBJECT {
-            let end = subject.floor_char_boundary(MAX_SUBJECT);
-            subject = Cow::Owned(subject[..end].to_owned());
-        }
-        Self { subject, peer }
+    pub const fn new(caller: Caller, peer: Peer) -> Self {
+        Self { caller: Some(caller), peer }
+    }
+
+    /// Who the caller proved to be, empty if that is not known; a subject of unreasonable length is cut off.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        let subject = self.caller.as_ref().map(Caller::subject).unwrap_or_default();
+        &subject[..subject.floor_char_boundary(MAX_SUBJECT)]
     }
 }
 
@@ -179,6 +181,12 @@ impl TraceId {
         let mut bytes = [0; 16];
         hex::decode_to_slice(id, &mut bytes).ok()?;
         (bytes != [0; 16]).then_some(Self(bytes))
+    }
+
+    /// Its 16 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 
     /// 32 hexadecimal digits.
@@ -282,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_subject_of_unreasonable_length_is_cut_off_between_characters() {
-        let actor = Actor::new("é".repeat(400), Peer::Unknown);
-        assert_eq!(actor.subject, "é".repeat(256));
+        let actor = Actor::new(Caller::new("é".repeat(400)), Peer::Unknown);
+        assert_eq!(actor.subject(), "é".repeat(256));
+        assert_eq!(Actor::new(Caller::new("key:ci"), Peer::Unknown).subject(), "key:ci");
     }
 }

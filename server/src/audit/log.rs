@@ -1,11 +1,6 @@
 //! The log as the rest of the broker sees it: an event goes in, and is written when that returns.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error as ThisError;
 use tokio::time::timeout;
@@ -27,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     metrics::AuditMetrics,
     store::SharedStore,
-    time::SharedClock,
+    time::{SharedClock, Timestamp},
     types::ReplicaId,
 };
 
@@ -78,9 +73,16 @@ struct Inner {
 /// How events get to where they go.
 enum Way {
     /// To memory alone, at once.
-    Direct(Box<Mutex<Chain>>),
+    Direct,
     /// By the writer.
     Queue(Arc<Queue>),
+}
+
+/// The ring of a log in memory alone, whose chain has begun with this line.
+fn memory(chain: Chain, mut first: Vec<u8>, begun: Timestamp) -> Ring {
+    // Its line break.
+    first.pop();
+    Ring::of_events(chain, (begun, first.into()))
 }
 
 /// What became of an event.
@@ -105,9 +107,6 @@ impl AuditLog {
     pub fn open(settings: &AuditSettings, makings: Makings) -> Result<(Self, AuditReader, Writers), AuditError> {
         let Makings { clock, chain, replica, store, metrics } = makings;
         let mut chain = Chain::new(chain, replica);
-        let ring = Arc::<Ring>::default();
-        let reader =
-            AuditReader::new(Arc::clone(&ring), settings.store.then(|| Arc::clone(&store)), Arc::clone(&clock));
         let (mut outputs, mut after) = (vec![], None);
         if let Some(path) = &settings.file {
             let opened = AuditFile::open(path, settings.sync);
@@ -120,12 +119,16 @@ impl AuditLog {
             outputs.push(stdout.map_err(|error| AuditError { path: "stdout".into(), error })?);
         }
         let mut first = Vec::new();
-        let started = chain.start(&mut first, clock.now(), after);
+        let begun = clock.now();
+        chain.start(&mut first, begun, after);
+        let stored = settings.store.then(|| Arc::clone(&store));
+        let ring;
         let (way, writers) = if settings.has_sink() {
             let store_queue = settings.store.then(|| Arc::new(StoreQueue::new(settings.when_down)));
             // The thread is one, with all that it writes to.
             let queue = Arc::new(Queue::new(1 + usize::from(settings.store)));
             let sink = store_queue.clone().map(|queue| StoreSink::new(queue, store, metrics.clone()));
+            ring = Arc::new(Ring::of_lines());
             let writer = Writer {
                 chain,
                 outputs,
@@ -134,13 +137,14 @@ impl AuditLog {
                 ring: Arc::clone(&ring),
                 clock: Arc::clone(&clock),
                 metrics: metrics.clone(),
-                first: (first, vec![started]),
+                first: (first, begun),
             };
             (Way::Queue(queue), Writers::new(writer, sink))
         } else {
-            ring.add([started]);
-            (Way::Direct(Box::new(Mutex::new(chain))), Writers::none())
+            ring = Arc::new(memory(chain, first, begun));
+            (Way::Direct, Writers::none())
         };
+        let reader = AuditReader::new(Arc::clone(&ring), stored, Arc::clone(&clock));
         let (when_down, timeout) = (settings.when_down, settings.timeout);
         let refusals = Refusals::default();
         let has_file = settings.file.is_some();
@@ -153,8 +157,9 @@ impl AuditLog {
     #[must_use]
     pub fn in_memory(clock: SharedClock, replica: ReplicaId) -> Self {
         let mut chain = Chain::new([0; 16], replica);
-        let ring = Arc::<Ring>::default();
-        ring.add([chain.start(&mut Vec::new(), clock.now(), None)]);
+        let (mut first, begun) = (Vec::new(), clock.now());
+        chain.start(&mut first, begun, None);
+        let ring = Arc::new(memory(chain, first, begun));
         Self(Arc::new(Inner {
             when_down: WhenDown::Closed,
             timeout: AuditSettings::TIMEOUT,
@@ -163,7 +168,7 @@ impl AuditLog {
             ring,
             refusals: Refusals::default(),
             has_file: false,
-            way: Way::Direct(Box::new(Mutex::new(chain))),
+            way: Way::Direct,
         }))
     }
 
@@ -215,10 +220,9 @@ impl AuditLog {
     fn put(&self, event: AuditEvent) -> Put {
         let at = self.0.clock.now();
         match &self.0.way {
-            Way::Direct(chain) => {
-                let row = chain.lock().unwrap_or_else(PoisonError::into_inner).append(&mut Vec::new(), &event, at);
+            Way::Direct => {
                 self.0.metrics.written.inc();
-                self.0.ring.add([row]);
+                self.0.ring.add(at, event);
                 Put::Written
             }
             Way::Queue(queue) => match queue.add(at, event) {

@@ -76,7 +76,7 @@ impl AuditReader {
     pub fn tail(&self, filter: AuditFilter) -> impl Stream<Item = Result<AuditRow>> + Send + use<> {
         let tail = Tail {
             reader: self.clone(),
-            last: self.ring.last(),
+            added: self.ring.added(),
             filter,
             low: 0,
             seen: HashSet::new(),
@@ -91,7 +91,7 @@ impl AuditReader {
 /// One reader that follows.
 struct Tail {
     reader: AuditReader,
-    last: watch::Receiver<u64>,
+    added: watch::Receiver<()>,
     filter: AuditFilter,
     /// All up to this place were seen, and none appears there any more.
     low: u64,
@@ -124,7 +124,7 @@ impl Tail {
 
     /// Whether there was anything new.
     async fn look(&mut self) -> Result<bool> {
-        self.last.mark_unchanged();
+        self.added.mark_unchanged();
         let mut after = self.low;
         loop {
             let page = self.reader.page(after, &self.filter, PAGE).await?;
@@ -170,7 +170,7 @@ impl Tail {
 
     async fn wait(&mut self) {
         // The sender lives as long as the ring, which this reader holds.
-        if self.reader.store.is_some() || self.last.changed().await.is_err() {
+        if self.reader.store.is_some() || self.added.changed().await.is_err() {
             sleep(POLL).await;
         }
     }

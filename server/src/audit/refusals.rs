@@ -2,7 +2,6 @@
 //! many more there were.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
@@ -15,7 +14,7 @@ const MAX_KEYS: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    subject: Cow<'static, str>,
+    subject: String,
     rpc: Option<Rpc>,
     error: Option<ErrorKind>,
 }
@@ -27,11 +26,11 @@ pub(super) struct Refusals(Mutex<HashMap<Key, (AuditEvent, u64)>>);
 impl Refusals {
     /// Takes note of a refusal. Returns it if it is the first of its kind.
     pub(super) fn note(&self, event: AuditEvent) -> Option<AuditEvent> {
-        let subject = event.actor.as_ref().map(|actor| actor.subject.clone()).unwrap_or_default();
+        let subject = event.actor.as_ref().map(|actor| actor.subject().to_owned()).unwrap_or_default();
         let mut key = Key { subject, rpc: event.rpc, error: event.error };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MAX_KEYS && !seen.contains_key(&key) {
-            key = Key { subject: "".into(), rpc: None, error: event.error };
+            key = Key { subject: String::new(), rpc: None, error: event.error };
         }
         match seen.get_mut(&key) {
             Some((_, more)) => {
@@ -64,11 +63,11 @@ mod tests {
     use super::*;
     use crate::{
         audit::{Actor, Kind},
-        types::Peer,
+        types::{Caller, Peer},
     };
 
     fn refusal(subject: &str, error: ErrorKind) -> AuditEvent {
-        let actor = Some(Actor::new(subject.to_owned(), Peer::Unknown));
+        let actor = Some(Actor::new(Caller::new(subject), Peer::Unknown));
         AuditEvent { actor, error: Some(error), rpc: Some(Rpc::GetToken), ..AuditEvent::new(Kind::CallRefused) }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     metrics::AuditMetrics,
     store::{AuditFilter, MemoryTokenStore, SharedStore, faulty::FaultyTokenStore},
     time::SystemClock,
-    types::{CredentialName, Fingerprint, Generation, Peer, ReplicaId, Selector, TokenKey},
+    types::{Caller, CredentialName, Fingerprint, Generation, Peer, ReplicaId, Selector, TokenKey},
 };
 
 /// How long anything may take that must happen at some time.
@@ -67,7 +67,7 @@ fn issued(generation: u64) -> AuditEvent {
     let selector = Selector::new(credential, vec!["a".into(), "b\"\\".into()], Some("é".into()), vec!["urn:r".into()]);
     AuditEvent {
         rpc: Some(Rpc::GetToken),
-        actor: Some(Actor::new("spiffe://corp/ci", Peer::Tcp("[::1]:443".parse().expect("an address")))),
+        actor: Some(Actor::new(Caller::new("spiffe://corp/ci"), Peer::Tcp("[::1]:443".parse().expect("an address")))),
         key: Some(TokenKey::new(selector)),
         generation: Some(Generation::new(generation)),
         fingerprint: Some(Fingerprint::of_bytes(&generation.to_be_bytes())),

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -18,10 +19,14 @@ use super::{
     event::{AuditEvent, Kind},
     file::AuditFile,
     queue::{Queue, Work, rest},
-    ring::Ring,
+    ring::{Ring, Written},
     store_sink::{StoreQueue, StoreSink},
 };
-use crate::{metrics::AuditMetrics, store::AuditRow, time::SharedClock};
+use crate::{
+    metrics::AuditMetrics,
+    store::AuditRow,
+    time::{SharedClock, Timestamp},
+};
 
 /// Where the thread writes to.
 #[derive(Debug)]
@@ -69,45 +74,87 @@ pub(super) struct Writer {
     pub(super) clock: SharedClock,
     pub(super) metrics: AuditMetrics,
     /// The event with which the chain begins, not yet written.
-    pub(super) first: (Vec<u8>, Vec<AuditRow>),
+    pub(super) first: (Vec<u8>, Timestamp),
 }
 
 impl Writer {
     /// Writes until the queue is closed and empty.
     fn run(mut self) {
-        let (mut bytes, mut rows) = std::mem::take(&mut self.first);
+        let (bytes, begun) = (std::mem::take(&mut self.first.0), self.first.1);
+        let mut sheet = Sheet { bytes, lines: vec![], rows: vec![] };
+        sheet.close(&self.chain, &AuditEvent::new(Kind::Started), begun, self.store.is_some());
         let mut spare = Vec::new();
         loop {
             let Work { mut events, batch, lost, last } = self.queue.take(spare);
             let begun = Instant::now();
             if lost > 0 {
                 let event = AuditEvent { count: Some(lost), ..AuditEvent::new(Kind::Lost) };
-                rows.push(self.chain.append(&mut bytes, &event, self.clock.now()));
+                self.add(&mut sheet, &event, self.clock.now());
             }
-            rows.extend(events.iter().map(|(at, event)| self.chain.append(&mut bytes, event, *at)));
+            for (at, event) in &events {
+                self.add(&mut sheet, event, *at);
+            }
             if last {
-                rows.push(self.chain.append(&mut bytes, &AuditEvent::new(Kind::Stopped), self.clock.now()));
+                self.add(&mut sheet, &AuditEvent::new(Kind::Stopped), self.clock.now());
             }
-            let count = rows.len() as u64;
             for output in &mut self.outputs {
-                if !write(output, &bytes, &self.queue, &self.metrics) {
+                if !write(output, &sheet.bytes, &self.queue, &self.metrics) {
                     return;
                 }
             }
             if let Some(store) = &self.store {
-                store.add(rows.clone(), Arc::clone(&batch), &self.queue, &self.metrics);
+                store.add(std::mem::take(&mut sheet.rows), Arc::clone(&batch), &self.queue, &self.metrics);
             }
-            self.ring.add(rows.drain(..));
+            let lines = sheet.tear_off();
+            self.metrics.written.inc_by(lines.len() as u64);
+            self.ring.add_lines(lines);
             batch.taken();
-            self.metrics.written.inc_by(count);
             self.metrics.write_duration.observe(begun.elapsed().as_secs_f64());
             events.clear();
-            bytes.clear();
             spare = events;
             if last {
                 return;
             }
         }
+    }
+
+    fn add(&mut self, sheet: &mut Sheet, event: &AuditEvent, at: Timestamp) {
+        self.chain.append(&mut sheet.bytes, event, at);
+        sheet.close(&self.chain, event, at, self.store.is_some());
+    }
+}
+
+/// What is written at once.
+#[derive(Debug)]
+struct Sheet {
+    bytes: Vec<u8>,
+    /// The time of each line, and where it ends, its line break included.
+    lines: Vec<(Timestamp, usize)>,
+    /// The same for the store.
+    rows: Vec<AuditRow>,
+}
+
+impl Sheet {
+    /// Ends a line, which is that of this event.
+    fn close(&mut self, chain: &Chain, event: &AuditEvent, at: Timestamp, is_stored: bool) {
+        let begin = self.lines.last().map_or(0, |(_, end)| *end);
+        self.lines.push((at, self.bytes.len()));
+        if is_stored {
+            self.rows.push(chain.row(event, at, &self.bytes[begin..]));
+        }
+    }
+
+    /// All lines without their line breaks; the next sheet is as large.
+    fn tear_off(&mut self) -> Vec<Written> {
+        let next = Vec::with_capacity(self.bytes.len());
+        let bytes = Bytes::from(std::mem::replace(&mut self.bytes, next));
+        let mut begin = 0;
+        let lines = self.lines.drain(..).map(|(at, end)| {
+            let line = bytes.slice(begin..end - 1);
+            begin = end;
+            (at, line)
+        });
+        lines.collect()
     }
 }
 

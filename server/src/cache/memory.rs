@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::quality::RandomState;
 use moka::ops::compute::Op;
 
 use super::entry::is_too_early;
@@ -137,9 +138,9 @@ pub struct Look {
 /// The memory of a replica.
 #[derive(Debug)]
 pub struct Memory {
-    entries: moka::sync::Cache<KeyHash, Arc<Entry>>,
+    entries: moka::sync::Cache<KeyHash, Arc<Entry>, RandomState>,
     refusals: moka::sync::Cache<KeyHash, Arc<Refusal>>,
-    floors: papaya::HashMap<KeyHash, Generation>,
+    floors: papaya::HashMap<KeyHash, Generation, RandomState>,
     acknowledged: moka::sync::Cache<KeyHash, Generation>,
     looks: moka::sync::Cache<KeyHash, Look>,
 }
@@ -150,9 +151,10 @@ impl Memory {
     pub fn new(max_tokens: u64) -> Self {
         let refusals = moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(REFUSAL_TTL).build();
         Self {
-            entries: moka::sync::Cache::new(max_tokens),
+            // Their keys are hashes already, so that a fast hasher does; who asks for keys cannot foresee where they go.
+            entries: moka::sync::Cache::builder().max_capacity(max_tokens).build_with_hasher(RandomState::default()),
             refusals,
-            floors: papaya::HashMap::new(),
+            floors: papaya::HashMap::with_hasher(RandomState::default()),
             acknowledged: moka::sync::Cache::new(max_tokens),
             looks: moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(LOOK_TTL).build(),
         }

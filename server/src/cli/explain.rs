@@ -52,10 +52,7 @@ pub(super) fn run(asked: Explain) -> CliResult {
     }
     let selector = credential.clone().filter(|_| about_token).map(|name| {
         let selector = Selector::new(name, asked.scope, asked.audience, asked.resource);
-        match config.credentials.get(&selector.credential) {
-            Some(credential) => credential.defaults.complete(selector),
-            None => selector,
-        }
+        config.credentials.complete(selector)
     });
     let caller = Caller::with_claims(asked.subject, claims(&asked.claim)?, None);
     let question = Question { action, credential: credential.as_ref(), selector: selector.as_ref() };

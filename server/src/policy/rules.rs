@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{Action, Decision, Pattern, Policy, Question};
-use crate::types::{ANONYMOUS, Caller};
+use crate::types::{ANONYMOUS, Caller, Selector};
 
 /// Actions, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,12 +139,12 @@ impl Grant {
             None => self.credentials.iter().any(Pattern::is_universal),
         };
         let selector = question.selector;
-        let audience = selector.map(|selector| selector.audience.as_slice());
+        let audience = selector.map(Selector::audience);
         let holds = [
             (credential, Miss::Credential),
             (self.actions.contains(question.action), Miss::Action),
             (within(self.scopes.as_deref(), selector.map(|s| s.scopes())), Miss::Scopes),
-            (within(self.audiences.as_deref(), audience), Miss::Audience),
+            (within(self.audiences.as_deref(), audience.as_ref().map(Option::as_slice)), Miss::Audience),
             (within(self.resources.as_deref(), selector.map(|s| s.resources())), Miss::Resources),
         ];
         holds.into_iter().find(|(held, _)| !held).map_or(Ok(()), |(_, miss)| Err(miss))
@@ -161,11 +161,11 @@ impl Grant {
 
 /// Whether everything that is asked for is allowed. Where there is a limit, asking for nothing in particular is not within
 /// it: the upstream would choose, and might choose everything (RFC 6749 section 3.3).
-fn within(limit: Option<&[Pattern]>, asked: Option<&[String]>) -> bool {
+fn within(limit: Option<&[Pattern]>, asked: Option<&[impl AsRef<str>]>) -> bool {
     match (limit, asked) {
         (None, _) | (_, None) => true,
         (Some(limit), Some(asked)) => {
-            !asked.is_empty() && asked.iter().all(|item| limit.iter().any(|pattern| pattern.matches(item)))
+            !asked.is_empty() && asked.iter().all(|item| limit.iter().any(|pattern| pattern.matches(item.as_ref())))
         }
     }
 }

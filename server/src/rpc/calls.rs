@@ -18,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::get_token;
 use crate::{audit::Rpc, metrics::thread_number};
 
 /// The codes of gRPC by their numbers.
@@ -69,9 +70,15 @@ struct Shard([[AtomicU64; CODES.len()]; ROWS]);
 pub struct Row(usize);
 
 impl Row {
+    /// That of nearly all calls.
+    const GET_TOKEN: Self = Self(Rpc::GetToken as usize);
+
     /// Of a request's path.
     #[must_use]
     pub fn of(path: &str) -> Self {
+        if path == get_token::PATH {
+            return Self::GET_TOKEN;
+        }
         let ours = OURS.iter().any(|service| path.starts_with(service));
         let method = path.rsplit_once('/').map(|(_, method)| method).filter(|_| ours);
         let known = method.and_then(|method| Rpc::ALL.iter().position(|rpc| rpc.as_str() == method));

@@ -206,9 +206,9 @@ pub fn token(entry: &Entry) -> v1::Token {
 #[must_use]
 pub fn selector_message(selector: &Selector) -> v1::TokenSelector {
     v1::TokenSelector {
-        credential: selector.credential.to_string(),
+        credential: selector.credential().to_string(),
         scopes: selector.scopes().to_vec(),
-        audience: selector.audience.clone().unwrap_or_default(),
+        audience: selector.audience().unwrap_or_default().to_owned(),
         resources: selector.resources().to_vec(),
     }
 }

@@ -19,10 +19,7 @@ use tokencache_proto::v1::{self, Freshness};
 use tonic::{Status, body::Body};
 
 use super::{accept::Facts, answer::Answer, call_of, convert, routes::MAX_REQUEST, token_service::Tokens};
-use crate::{
-    cache::{Served, memory::Entry},
-    time::Timestamp,
-};
+use crate::cache::{Served, memory::Entry};
 
 /// Its path.
 pub(super) const PATH: &str = "/tokencache.v1.TokenService/GetToken";
@@ -51,7 +48,7 @@ pub(super) async fn answer(
     let served = tokens.served(call_of(Some(facts), &head.headers), message).await;
     Ok(match served {
         Ok(served) => {
-            let mut response = Response::new(Answer::Message(encode(&served, tokens.clock.now())));
+            let mut response = Response::new(Answer::Message(encode(&served)));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
@@ -112,13 +109,13 @@ impl http_body::Body for Again {
 }
 
 /// The answer as a message with its prefix.
-fn encode(served: &Served, now: Timestamp) -> Bytes {
+fn encode(served: &Served) -> Bytes {
     let entry = served.entry.as_deref();
     let rest = v1::GetTokenResponse {
         token: None,
         not_modified: entry.is_none(),
         freshness: if served.verified { Freshness::Verified } else { Freshness::Degraded }.into(),
-        server_time: Some(convert::timestamp(now)),
+        server_time: Some(convert::timestamp(served.at)),
     };
     let token = entry.map(|entry| (public(entry), entry.token.access_token.expose().as_bytes()));
     let token_length = token.map_or(0, |(public, secret)| public.len() + field_length(secret.len()));
@@ -156,7 +153,10 @@ fn field_length(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey};
+    use crate::{
+        time::Timestamp,
+        types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    };
 
     fn entry(access_token: &str) -> Entry {
         let access_token = Secret::from(access_token);
@@ -184,7 +184,7 @@ mod tests {
             let current = Arc::new(entry(&"x".repeat(size)));
             for (verified, modified) in [(true, true), (false, true), (true, false)] {
                 let known = modified.then(|| Arc::clone(&current));
-                let served = Served { entry: known, verified, current: Arc::clone(&current), hit: true };
+                let served = Served { entry: known, verified, current: Arc::clone(&current), hit: true, at: now };
                 let expected = v1::GetTokenResponse {
                     token: modified.then(|| convert::token(&current)),
                     not_modified: !modified,
@@ -193,7 +193,7 @@ mod tests {
                 };
                 // The second time what is public is encoded already.
                 for _ in 0..2 {
-                    let bytes = encode(&served, now);
+                    let bytes = encode(&served);
                     assert_eq!(length(&bytes), Some(Some(bytes.len())), "{size}");
                     assert_eq!(v1::GetTokenResponse::decode(&bytes[PREFIX..]), Ok(expected.clone()), "{size}");
                     assert_eq!(bytes.len(), PREFIX + expected.encoded_len(), "{size}");

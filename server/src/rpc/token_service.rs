@@ -53,13 +53,13 @@ impl TokenService for Tokens {
     /// For requests that are unusual: the others are answered by `rpc/get_token`.
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
-        let Served { entry, verified, .. } = self.served(call, request.into_inner()).await?;
+        let Served { entry, verified, at, .. } = self.served(call, request.into_inner()).await?;
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
             not_modified: entry.is_none(),
             token: entry.as_deref().map(convert::token),
             freshness: freshness.into(),
-            server_time: Some(convert::timestamp(self.clock.now())),
+            server_time: Some(convert::timestamp(at)),
         }))
     }
 

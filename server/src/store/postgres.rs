@@ -302,7 +302,7 @@ impl TokenStore for PgTokenStore {
                 &hash.as_bytes()[..],
                 key.credential().as_str(),
                 json(selector.scopes()),
-                selector.audience.as_deref(),
+                selector.audience(),
                 json(selector.resources()),
                 failures.config.to_string(),
                 i64::from(failures.count),

@@ -262,7 +262,7 @@ impl From<&Commit> for SpilledToken {
         let attributes = token.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into()));
         Self {
             scopes: selector.scopes().to_vec(),
-            audience: selector.audience.clone(),
+            audience: selector.audience().map(str::to_owned),
             resources: selector.resources().to_vec(),
             access_token: token.access_token.expose().clone().into(),
             token_type: token.token_type.clone(),

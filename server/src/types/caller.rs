@@ -1,6 +1,11 @@
 //! Who calls, and what they can show for it.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use super::Secret;
 use crate::time::Timestamp;
@@ -90,7 +95,8 @@ impl Caller {
     /// Anybody who can reach the listener.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self::new(ANONYMOUS)
+        static ANYBODY: LazyLock<Caller> = LazyLock::new(|| Caller::new(ANONYMOUS));
+        ANYBODY.clone()
     }
 
     /// What it is known by. It holds no secret.

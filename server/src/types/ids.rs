@@ -126,6 +126,12 @@ impl Fingerprint {
         Self(first)
     }
 
+    /// The 8 bytes that the digits stand for.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
     /// Reads 16 hexadecimal digits; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

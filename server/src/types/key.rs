@@ -1,14 +1,24 @@
 //! The token key: what makes two requests ask for the same token.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use aws_lc_rs::digest;
 
 use super::{CredentialName, Selector};
 
 /// SHA-256 of a key's canonical bytes: its identity in the cache and in the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyHash([u8; 32]);
+
+impl Hash for KeyHash {
+    /// Its bytes alone: all are as long.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 impl KeyHash {
     /// From the 32 bytes of a stored hash.
@@ -43,41 +53,37 @@ impl fmt::Debug for KeyHash {
 ///
 /// Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TokenKey {
-    selector: Arc<Selector>,
-    hash: KeyHash,
-}
+pub struct TokenKey(Selector);
 
 impl TokenKey {
     /// The key of a selector. A cache look-up by it takes an `Authorized` request besides.
     #[must_use]
     pub fn new(selector: Selector) -> Self {
-        let hash = hash(&selector);
-        Self { selector: Arc::new(selector), hash }
+        Self(selector)
     }
 
     /// Its hash.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
-        self.hash
+        *self.0.hash_by(hash)
     }
 
     /// Its credential.
     #[must_use]
     pub fn credential(&self) -> &CredentialName {
-        &self.selector.credential
+        self.0.credential()
     }
 
     /// What it is made of.
     #[must_use]
     pub fn selector(&self) -> &Selector {
-        &self.selector
+        &self.0
     }
 }
 
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.selector, f)
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 
@@ -89,13 +95,13 @@ fn hash(selector: &Selector) -> KeyHash {
         context.update(bytes);
     };
     field(b"tokencache.key.v1");
-    field(selector.credential.as_str().as_bytes());
+    field(selector.credential().as_str().as_bytes());
     for list in [selector.scopes(), selector.resources()] {
         field(&(list.len() as u64).to_be_bytes());
         list.iter().for_each(|item| field(item.as_bytes()));
     }
     // An absent audience and an empty one cannot be told apart on the wire.
-    field(selector.audience.as_deref().unwrap_or_default().as_bytes());
+    field(selector.audience().unwrap_or_default().as_bytes());
 
     let mut bytes = [0; 32];
     bytes.copy_from_slice(context.finish().as_ref());

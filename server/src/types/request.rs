@@ -1,18 +1,25 @@
 //! What callers ask for, validated.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use super::{CredentialName, Fingerprint, Generation};
+use super::{CredentialName, Fingerprint, Generation, KeyHash};
 
 /// Names a token: a credential and what is asked of it. Scopes and resources are sorted and without repetition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    /// The credential.
-    pub credential: CredentialName,
-    /// The `audience` parameter, if any.
-    pub audience: Option<String>,
-    scopes: Vec<String>,
-    resources: Vec<String>,
+///
+/// Cheap to clone, and all clones find the hash of their key together: it is computed once.
+#[derive(Clone)]
+pub struct Selector(Arc<Parts>);
+
+struct Parts {
+    credential: CredentialName,
+    audience: Option<Box<str>>,
+    scopes: Box<[String]>,
+    resources: Box<[String]>,
+    hash: OnceLock<KeyHash>,
 }
 
 impl Selector {
@@ -24,27 +31,74 @@ impl Selector {
         audience: Option<String>,
         resources: Vec<String>,
     ) -> Self {
-        let audience = audience.filter(|audience| !audience.is_empty());
-        Self { credential, audience, scopes: sorted(scopes), resources: sorted(resources) }
+        let audience = audience.filter(|audience| !audience.is_empty()).map(String::into_boxed_str);
+        let (scopes, resources) = (sorted(scopes), sorted(resources));
+        Self(Arc::new(Parts { credential, audience, scopes, resources, hash: OnceLock::new() }))
+    }
+
+    /// The credential.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialName {
+        &self.0.credential
+    }
+
+    /// The `audience` parameter, if any.
+    #[must_use]
+    pub fn audience(&self) -> Option<&str> {
+        self.0.audience.as_deref()
     }
 
     /// The scopes (RFC 6749 section 3.3), sorted.
     #[must_use]
     pub fn scopes(&self) -> &[String] {
-        &self.scopes
+        &self.0.scopes
     }
 
     /// The resource indicators (RFC 8707), sorted.
     #[must_use]
     pub fn resources(&self) -> &[String] {
-        &self.resources
+        &self.0.resources
+    }
+
+    /// Whether it names a credential and asks nothing of it.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.scopes().is_empty() && self.audience().is_none() && self.resources().is_empty()
+    }
+
+    /// The hash of its key, by this function if it is not known yet.
+    pub(super) fn hash_by(&self, compute: impl FnOnce(&Self) -> KeyHash) -> &KeyHash {
+        self.0.hash.get_or_init(|| compute(self))
     }
 }
 
-fn sorted(mut items: Vec<String>) -> Vec<String> {
+impl PartialEq for Selector {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.0, &*other.0);
+        one.credential == two.credential
+            && one.audience == two.audience
+            && one.scopes == two.scopes
+            && one.resources == two.resources
+    }
+}
+
+impl Eq for Selector {}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector")
+            .field("credential", self.credential())
+            .field("audience", &self.audience())
+            .field("scopes", &self.scopes())
+            .field("resources", &self.resources())
+            .finish()
+    }
+}
+
+fn sorted(mut items: Vec<String>) -> Box<[String]> {
     items.sort_unstable();
     items.dedup();
-    items
+    items.into()
 }
 
 /// A valid request for a token.

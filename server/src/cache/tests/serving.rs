@@ -14,7 +14,7 @@ use crate::{
     cache::Served,
     error::ErrorKind,
     time::{Clock as _, Timestamp},
-    types::{Generation, TokenKey},
+    types::{Generation, Selector, TokenKey},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -290,7 +290,7 @@ async fn with_the_store_down_valid_tokens_are_served_and_cold_keys_are_told_why(
 async fn an_unknown_credential_is_not_found() {
     let world = World::new();
     let unknown = super::world::name("unknown");
-    let result = world.get_with(|request| request.selector.credential = unknown).await;
+    let result = world.get_with(|request| request.selector = Selector::new(unknown, vec![], None, vec![])).await;
     assert_eq!(result.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::NoSuchCredential));
 }
 

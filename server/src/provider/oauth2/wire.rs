@@ -19,7 +19,7 @@ pub(super) fn push_selector(form: &mut Form, selector: &Selector) {
     if !selector.scopes().is_empty() {
         form.push("scope", &selector.scopes().join(" "));
     }
-    if let Some(audience) = &selector.audience {
+    if let Some(audience) = selector.audience() {
         form.push("audience", audience);
     }
     for resource in selector.resources() {

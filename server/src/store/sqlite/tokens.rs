@@ -53,7 +53,7 @@ impl SqliteTokenStore {
             &hash.as_bytes()[..],
             key.credential().as_str(),
             json(selector.scopes()),
-            selector.audience.as_deref(),
+            selector.audience(),
             json(selector.resources()),
             signed(token.generation.get()),
             token.access_token.expose().as_bytes(),
