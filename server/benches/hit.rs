@@ -168,7 +168,7 @@ impl Broker {
                     rejected: None,
                 };
                 let served = self.pipeline.get_token(&call, request).await.expect("a token");
-                assert!(served.hit);
+                assert!(served.0.hit);
                 black_box(served);
             }
         });

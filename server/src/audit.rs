@@ -26,7 +26,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use chain::{Line, parse};
 pub use event::{Actor, AuditEvent, Kind, Reason, Rpc, TraceId};
-pub use log::{AuditError, AuditLog, Makings};
+pub use log::{AuditError, AuditLog, Makings, Receipt};
 pub use reader::{AuditReader, Source};
 pub use writer::{Running, Writers};
 

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit::{Actor, AuditEvent, AuditLog, AuditReader, Kind, Reason, Rpc, Source, TraceId},
+    audit::{Actor, AuditEvent, AuditLog, AuditReader, Kind, Reason, Receipt, Rpc, Source, TraceId},
     authn::{Authenticator, rate::CallerRate},
     cache::{
         Served, TokenCache,
@@ -67,6 +67,9 @@ impl Identified {
     }
 }
 
+/// A token, and the receipt of its event. `None`: that is written.
+pub type Issued = (Served, Option<Receipt>);
+
 /// The service.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -108,16 +111,16 @@ impl Pipeline {
         Ok(call)
     }
 
-    /// A token.
+    /// A token, which must not leave before its event is written.
     ///
     /// # Errors
     ///
     /// As [`TokenCache::get`]; `NotAllowed`; `AuditDown`, here and below.
-    pub async fn get_token(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
+    pub async fn get_token(&self, call: &Identified, request: TokenRequest) -> Result<Issued> {
         let (begun, metrics) = (Instant::now(), self.cache.token_metrics());
         let issued = self.issue(call, request).await;
         match &issued {
-            Ok(served) => {
+            Ok((served, _)) => {
                 let remaining = served.current.token.expires_at.since(served.at);
                 metrics.served(served.hit, begun.elapsed(), remaining);
             }
@@ -127,7 +130,7 @@ impl Pipeline {
     }
 
     /// Serves a token, and records it.
-    async fn issue(&self, call: &Identified, request: TokenRequest) -> Result<Served> {
+    async fn issue(&self, call: &Identified, request: TokenRequest) -> Result<Issued> {
         let mut event = call.event(Kind::TokenIssued, Rpc::GetToken);
         let served = self.serve(call, request, &mut event).await;
         let served = self.refused(&event, served)?;
@@ -135,8 +138,8 @@ impl Pipeline {
             event.kind = Kind::NotModified;
         }
         event.reason = Some(if served.hit { Reason::Hit } else { Reason::Miss });
-        self.audit.record(about(event, &served.current)).await?;
-        Ok(served)
+        let receipt = self.audit.record_later(about(event, &served.current)).await?;
+        Ok((served, receipt))
     }
 
     async fn serve(&self, call: &Identified, request: TokenRequest, event: &mut AuditEvent) -> Result<Served> {

@@ -11,6 +11,7 @@ pub mod front;
 mod get_token;
 pub mod guard;
 pub mod headers;
+mod hold;
 pub mod http;
 mod meter;
 pub mod routes;

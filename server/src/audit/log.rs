@@ -11,7 +11,7 @@ use super::{
     chain::Chain,
     event::AuditEvent,
     file::AuditFile,
-    queue::{Batch, Queue},
+    queue::{Batch, Queue, Queued},
     reader::AuditReader,
     refusals::Refusals,
     ring::Ring,
@@ -85,11 +85,37 @@ fn memory(chain: Chain, mut first: Vec<u8>, begun: Timestamp) -> Ring {
     Ring::of_events(chain, (begun, first.into()))
 }
 
-/// What became of an event.
-enum Put {
-    Written,
-    Queued(Arc<Batch>),
-    NoRoom,
+/// Of an event that is on its way to the sinks.
+#[derive(Debug)]
+pub struct Receipt {
+    batch: Arc<Batch>,
+    queue: Arc<Queue>,
+    timeout: Duration,
+    stalled: bool,
+}
+
+impl Receipt {
+    /// Waits until the event is written, and all before it. Cancel-safe: it is written in any case.
+    ///
+    /// # Errors
+    ///
+    /// `AuditDown`: that took too long.
+    pub async fn written(self) -> Result<()> {
+        self.queue.wake();
+        timeout(self.timeout, self.batch.written())
+            .await
+            .map_err(|_| down("the audit log does not take events in time, and nothing is answered without"))
+    }
+
+    /// Whether what this one waits for is written no sooner than what the other does.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.batch.number() >= other.batch.number()
+    }
+}
+
+fn down(why: &'static str) -> Error {
+    Error::new(ErrorKind::AuditDown, why).with_retry_after(RETRY)
 }
 
 impl fmt::Debug for AuditLog {
@@ -186,27 +212,37 @@ impl AuditLog {
     /// `AuditDown` where the log is closed when it is down: a sink did not take the event in time, or there are too many
     /// that wait. It may still be written later; a call of which there is an event need not have been answered.
     pub async fn record(&self, event: AuditEvent) -> Result<()> {
-        if self.0.when_down == WhenDown::Open {
-            self.note(event);
-            return Ok(());
+        match self.put(event)? {
+            Some(receipt) => receipt.written().await,
+            None => Ok(()),
         }
-        let put = self.put(event);
-        let down = |message: &'static str| Err(Error::new(ErrorKind::AuditDown, message).with_retry_after(RETRY));
-        match put {
-            Put::Written => Ok(()),
-            Put::Queued(batch) => match timeout(self.0.timeout, batch.written()).await {
-                Ok(()) => Ok(()),
-                Err(_) => down("the audit log does not take events in time, and nothing is answered without"),
-            },
-            Put::NoRoom => down("the audit log takes no more events, and nothing is answered without"),
+    }
+
+    /// Records an event whose answer is held back until the receipt says that the event is written; `None`: it may leave.
+    /// The events of many calls are then written at once, and none of the calls waits by itself. While a sink stalls, this
+    /// waits as [`AuditLog::record`] does, so that the caller is told. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuditLog::record`].
+    pub async fn record_later(&self, event: AuditEvent) -> Result<Option<Receipt>> {
+        match self.put(event)? {
+            // Boxed, for it is rare.
+            Some(receipt) if receipt.stalled => Box::pin(receipt.written()).await.map(|()| None),
+            receipt => Ok(receipt),
         }
     }
 
     /// Records an event that no answer waits for. If there is no room, it is lost, and counted.
     pub fn note(&self, event: AuditEvent) {
-        if let (Put::NoRoom, Way::Queue(queue)) = (self.put(event), &self.0.way) {
-            self.0.metrics.lost.inc();
-            queue.note_loss();
+        let at = self.0.clock.now();
+        match &self.0.way {
+            Way::Direct => self.keep(at, event),
+            Way::Queue(queue) if queue.add(at, event).is_some() => queue.wake(),
+            Way::Queue(queue) => {
+                self.0.metrics.lost.inc();
+                queue.note_loss();
+            }
         }
     }
 
@@ -217,19 +253,30 @@ impl AuditLog {
         }
     }
 
-    fn put(&self, event: AuditEvent) -> Put {
+    /// Puts an event where it goes. What comes back is to be waited for.
+    fn put(&self, event: AuditEvent) -> Result<Option<Receipt>> {
+        if self.0.when_down == WhenDown::Open {
+            self.note(event);
+            return Ok(None);
+        }
         let at = self.0.clock.now();
         match &self.0.way {
             Way::Direct => {
-                self.0.metrics.written.inc();
-                self.0.ring.add(at, event);
-                Put::Written
+                self.keep(at, event);
+                Ok(None)
             }
-            Way::Queue(queue) => match queue.add(at, event) {
-                Some(batch) => Put::Queued(batch),
-                None => Put::NoRoom,
-            },
+            Way::Queue(queue) => {
+                let Some(Queued { batch, stalled }) = queue.add(at, event) else {
+                    return Err(down("the audit log takes no more events, and nothing is answered without"));
+                };
+                Ok(Some(Receipt { batch, queue: Arc::clone(queue), timeout: self.0.timeout, stalled }))
+            }
         }
+    }
+
+    fn keep(&self, at: Timestamp, event: AuditEvent) {
+        self.0.metrics.written.inc();
+        self.0.ring.add(at, event);
     }
 
     /// Has the file opened anew, because it was moved away.
@@ -245,6 +292,10 @@ impl AuditLog {
     pub async fn sweep(self, stop: CancellationToken) {
         while timeout(SWEEP, stop.cancelled()).await.is_err() {
             self.sum_up();
+            // For events whose answers nobody waits for any longer.
+            if let Way::Queue(queue) = &self.0.way {
+                queue.wake();
+            }
         }
         self.sum_up();
     }

@@ -4,6 +4,7 @@
 //! begins: so a busy log wakes its callers together, and costs none of them an allocation of its own.
 
 use std::{
+    collections::VecDeque,
     mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::SetOnce;
+use tokio::{sync::SetOnce, time::Instant};
 
 use super::event::AuditEvent;
 use crate::time::Timestamp;
@@ -20,16 +21,29 @@ use crate::time::Timestamp;
 /// How many events may wait.
 pub(super) const ROOM: usize = 8192;
 
+/// How long a batch may be on its way before the sinks are said to stall. They take far less as a rule.
+const STALLED: Duration = Duration::from_millis(50);
+
 /// Events that are written together.
 #[derive(Debug)]
 pub(super) struct Batch {
+    /// Which one; a later batch is written later.
+    number: u64,
     sinks: AtomicUsize,
     written: SetOnce<()>,
 }
 
 impl Batch {
-    fn new(sinks: usize) -> Arc<Self> {
-        Arc::new(Self { sinks: AtomicUsize::new(sinks), written: SetOnce::new() })
+    fn new(number: u64, sinks: usize) -> Arc<Self> {
+        Arc::new(Self { number, sinks: AtomicUsize::new(sinks), written: SetOnce::new() })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.initialized()
     }
 
     /// One of the sinks has taken it.
@@ -44,6 +58,14 @@ impl Batch {
     pub(super) async fn written(&self) {
         self.written.wait().await;
     }
+}
+
+/// What became of an event.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) batch: Arc<Batch>,
+    /// Whether the sinks have stalled: the batch may take long.
+    pub(super) stalled: bool,
 }
 
 /// What the writer is to do.
@@ -61,12 +83,22 @@ pub(super) struct Work {
 struct State {
     events: Vec<(Timestamp, AuditEvent)>,
     batch: Arc<Batch>,
+    /// The batches that were taken and when, the oldest first; those at the front may be written by now.
+    taken: VecDeque<(Instant, Arc<Batch>)>,
     lost: u64,
     /// Whether nothing was taken yet: the beginning of the chain waits for no event.
     fresh: bool,
     asleep: bool,
     reopen: bool,
     closing: bool,
+}
+
+impl State {
+    /// Whether a batch that was taken is not written yet though it has had time enough.
+    fn is_stalled(&mut self) -> bool {
+        while self.taken.pop_front_if(|(_, batch)| batch.is_written()).is_some() {}
+        self.taken.front().is_some_and(|(since, _)| since.elapsed() > STALLED)
+    }
 }
 
 /// The queue.
@@ -84,7 +116,8 @@ impl Queue {
     pub(super) fn new(sinks: usize) -> Self {
         let state = State {
             events: Vec::new(),
-            batch: Batch::new(sinks),
+            batch: Batch::new(0, sinks),
+            taken: VecDeque::new(),
             lost: 0,
             fresh: true,
             asleep: false,
@@ -98,37 +131,41 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event. `None`: there is no room, or the log is closed.
-    pub(super) fn add(&self, at: Timestamp, event: AuditEvent) -> Option<Arc<Batch>> {
+    /// Adds an event; the writer may sleep on until [`Queue::wake`]. `None`: there is no room, or the log is closed.
+    pub(super) fn add(&self, at: Timestamp, event: AuditEvent) -> Option<Queued> {
         let mut state = self.lock();
         if state.events.len() >= ROOM || state.closing {
             return None;
         }
         state.events.push((at, event));
-        let batch = Arc::clone(&state.batch);
-        self.wake(state);
-        Some(batch)
+        let stalled = state.is_stalled();
+        Some(Queued { batch: Arc::clone(&state.batch), stalled })
+    }
+
+    /// Has the writer see what was added.
+    pub(super) fn wake(&self) {
+        self.rouse(self.lock());
     }
 
     /// Notes that an event was lost for want of room.
     pub(super) fn note_loss(&self) {
         let mut state = self.lock();
         state.lost += 1;
-        self.wake(state);
+        self.rouse(state);
     }
 
     /// Has the file opened anew before anything else is written.
     pub(super) fn reopen(&self) {
         let mut state = self.lock();
         state.reopen = true;
-        self.wake(state);
+        self.rouse(state);
     }
 
     /// Takes nothing more; what is there is the last.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
-        self.wake(state);
+        self.rouse(state);
     }
 
     /// Has the writer leave what it cannot write.
@@ -146,7 +183,7 @@ impl Queue {
     }
 
     /// A wake-up costs more than everything else here, and a writer that writes needs none.
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
+    fn rouse(&self, mut state: MutexGuard<'_, State>) {
         if mem::take(&mut state.asleep) {
             drop(state);
             self.filled.notify_one();
@@ -161,9 +198,13 @@ impl Queue {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         (state.asleep, state.fresh) = (false, false);
+        let next = Batch::new(state.batch.number + 1, self.sinks);
+        let batch = mem::replace(&mut state.batch, next);
+        state.is_stalled();
+        state.taken.push_back((Instant::now(), Arc::clone(&batch)));
         Work {
             events: mem::replace(&mut state.events, spare),
-            batch: mem::replace(&mut state.batch, Batch::new(self.sinks)),
+            batch,
             lost: mem::take(&mut state.lost),
             last: state.closing,
         }

@@ -20,7 +20,7 @@ use tokio::{select, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{accept::Accepted, front::Front, standing::Standing, wire::Wire};
+use super::{accept::Accepted, front::Front, hold::Hold, standing::Standing, wire::Wire};
 
 /// Calls in progress on one connection. hyper's default is 200.
 const MAX_STREAMS: u32 = 128;
@@ -92,8 +92,9 @@ pub(super) async fn serve(
 ) {
     let Accepted { stream, facts, place: _place } = accepted;
     let (peer, facts) = (facts.peer, Arc::new(facts));
-    let wire = Wire::new(stream, standing.is_in_disgrace(peer));
-    let service = service_fn(|request| Arc::clone(&front).answer(Arc::clone(&facts), request));
+    let hold = Hold::default();
+    let wire = Wire::new(stream, standing.is_in_disgrace(peer), hold.clone());
+    let service = service_fn(|request| Arc::clone(&front).answer(Arc::clone(&facts), hold.clone(), request));
     let connection = protocol.serve_connection(TokioIo::new(wire.clone()), service);
     let mut turns = pin!(Turns { connection, wire: wire.clone() });
     let ended = select! {
@@ -135,6 +136,10 @@ impl<C: Future<Output = Result<(), BoxError>>> Future for Turns<C> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let turns = self.project();
+        // What waits to be sent goes first: meanwhile nothing new is taken on.
+        if turns.wire.poll_release(context)?.is_pending() {
+            return Poll::Pending;
+        }
         if let Poll::Ready(ended) = turns.connection.poll(context) {
             return Poll::Ready(ended);
         }

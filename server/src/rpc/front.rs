@@ -16,6 +16,7 @@ use super::{
     calls::{Calls, Row},
     get_token,
     headers::AnswerHeaders,
+    hold::Hold,
     shed::Shed,
     timeout_of,
     token_service::Tokens,
@@ -50,6 +51,7 @@ impl Front {
     pub(super) async fn answer(
         self: Arc<Self>,
         facts: Arc<Facts>,
+        hold: Hold,
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
         let (begun, row) = (Instant::now(), Row::of(request.uri().path()));
@@ -57,7 +59,7 @@ impl Front {
             Ok(_place) => {
                 let (deadline, span) = (timeout_of(request.headers()), traced::begin(&self.tracer, row, &request));
                 // A panic ends its call; without this it would end the connection, with all of its calls.
-                let answer = AssertUnwindSafe(self.serve(facts, request)).catch_unwind();
+                let answer = AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind();
                 let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
                 // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
                 let answer = pin!(answer);
@@ -74,10 +76,10 @@ impl Front {
         Ok(response)
     }
 
-    async fn serve(&self, facts: Arc<Facts>, request: Request<Incoming>) -> Response<Answer> {
+    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Incoming>) -> Response<Answer> {
         match &self.offer.tokens {
             Some(tokens) if request.uri().path() == get_token::PATH => {
-                match get_token::answer(tokens, &facts, request).await {
+                match get_token::answer(tokens, &facts, hold, request).await {
                     Ok(response) => response,
                     // It is not as nearly all are: tonic knows what to say.
                     Err(request) => self.route(facts, request).await,

@@ -18,7 +18,7 @@ use prost::Message as _;
 use tokencache_proto::v1::{self, Freshness};
 use tonic::{Status, body::Body};
 
-use super::{accept::Facts, answer::Answer, call_of, convert, routes::MAX_REQUEST, token_service::Tokens};
+use super::{accept::Facts, answer::Answer, call_of, convert, hold::Hold, routes::MAX_REQUEST, token_service::Tokens};
 use crate::cache::{Served, memory::Entry};
 
 /// Its path.
@@ -35,6 +35,7 @@ const ACCESS_TOKEN_FIELD: u8 = 1 << 3 | 2;
 pub(super) async fn answer(
     tokens: &Tokens,
     facts: &Arc<Facts>,
+    hold: &Hold,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Request<Again>> {
     let (head, body) = request.into_parts();
@@ -45,9 +46,12 @@ pub(super) async fn answer(
         },
         Err(again) => return Err(Request::from_parts(head, again)),
     };
-    let served = tokens.served(call_of(Some(facts), &head.headers), message).await;
-    Ok(match served {
-        Ok(served) => {
+    let issued = tokens.issued(call_of(Some(facts), &head.headers), message).await;
+    Ok(match issued {
+        Ok((served, receipt)) => {
+            if let Some(receipt) = receipt {
+                hold.until(receipt);
+            }
             let mut response = Response::new(Answer::Message(encode(&served)));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response

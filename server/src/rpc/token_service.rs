@@ -14,7 +14,7 @@ use crate::{
     audit::Rpc,
     cache::{Served, hub::Change},
     error::Error,
-    pipeline::{Call, Pipeline},
+    pipeline::{Call, Issued, Pipeline},
     time::SharedClock,
 };
 
@@ -33,12 +33,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Serves a `GetToken`.
-    pub(super) async fn served(&self, call: Call, message: v1::GetTokenRequest) -> Result<Served, Status> {
-        self.serve(call, message).await.map_err(|error| status::to_status(&error))
+    /// Serves a `GetToken`, whose answer is to wait for the receipt.
+    pub(super) async fn issued(&self, call: Call, message: v1::GetTokenRequest) -> Result<Issued, Status> {
+        self.issue(call, message).await.map_err(|error| status::to_status(&error))
     }
 
-    async fn serve(&self, call: Call, message: v1::GetTokenRequest) -> Result<Served, Error> {
+    async fn issue(&self, call: Call, message: v1::GetTokenRequest) -> Result<Issued, Error> {
         let call = self.pipeline.identify(call, Rpc::GetToken).await?;
         let request = convert::token_request(message);
         let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
@@ -53,7 +53,10 @@ impl TokenService for Tokens {
     /// For requests that are unusual: the others are answered by `rpc/get_token`.
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
-        let Served { entry, verified, at, .. } = self.served(call, request.into_inner()).await?;
+        let (Served { entry, verified, at, .. }, receipt) = self.issued(call, request.into_inner()).await?;
+        if let Some(receipt) = receipt {
+            receipt.written().await.map_err(|error| status::to_status(&error))?;
+        }
         let freshness = if verified { Freshness::Verified } else { Freshness::Degraded };
         Ok(Response::new(v1::GetTokenResponse {
             not_modified: entry.is_none(),

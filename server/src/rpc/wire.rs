@@ -20,7 +20,10 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::meter::Meter;
+use super::{
+    hold::{Held, Hold},
+    meter::Meter,
+};
 
 /// How long a connection may be open before its first bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,10 +53,16 @@ pub(super) struct Wire(Arc<Mutex<Line>>);
 
 impl Wire {
     /// Over this stream. Who is in disgrace is not listened to at first.
-    pub(super) fn new(stream: Stream, disgrace: bool) -> Self {
+    pub(super) fn new(stream: Stream, disgrace: bool, hold: Hold) -> Self {
         let silence = Some((Box::pin(sleep(PATIENCE)), 0));
-        let meter = Meter::new(disgrace);
-        Self(Arc::new(Mutex::new(Line { stream, collected: vec![], sent: 0, meter, pause: None, silence })))
+        let (meter, hold) = (Meter::new(disgrace), Held::new(hold));
+        Self(Arc::new(Mutex::new(Line { stream, collected: vec![], sent: 0, hold, meter, pause: None, silence })))
+    }
+
+    /// Waits until what was held back at the end of a turn has been sent.
+    pub(super) fn poll_release(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut line = self.line();
+        if line.hold.is_closed() { line.poll_send(context) } else { Poll::Ready(Ok(())) }
     }
 
     /// Sends what was collected in this turn.
@@ -77,6 +86,8 @@ struct Line {
     collected: Vec<u8>,
     /// How much of it the peer has taken.
     sent: usize,
+    /// Holds back what is not on record yet.
+    hold: Held,
     meter: Meter,
     /// Until when the peer is not read from.
     pause: Option<Pin<Box<Sleep>>>,
@@ -139,6 +150,7 @@ impl Line {
         if self.collected.capacity() == 0 {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.hold.poll_open(context))?;
         while self.sent < self.collected.len() {
             let left = &self.collected[self.sent..];
             let sent = ready!(match &mut self.stream {
