@@ -1,6 +1,6 @@
 //! What is noted while a file is read: problems, warnings and the secrets that it names, each with its place.
 
-use std::{cell::RefCell, fmt, path::PathBuf};
+use std::{borrow::Cow, cell::RefCell, fmt, path::PathBuf};
 
 use crate::config::secret::SecretSource;
 
@@ -93,10 +93,22 @@ impl Problems {
         let mut lines = Lines { text: &self.text, start: 0, number: 1 };
         let place = |(offset, message): &(usize, String)| {
             let (line, column) = lines.place(*offset);
-            format!("{}:{line}:{column}: {message}", self.file)
+            format!("{}:{line}:{column}: {}", self.file, in_one_line(message))
         };
         messages.iter().map(place).collect()
     }
+}
+
+/// A message with what would break its line, such as a path that has a line break in it, as Rust would escape it.
+fn in_one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return Cow::Borrowed(message);
+    }
+    let mut line = String::with_capacity(message.len() + 8);
+    for c in message.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    Cow::Owned(line)
 }
 
 /// Counts lines forward, so that many places in a long text take one pass.

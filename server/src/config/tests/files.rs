@@ -80,6 +80,14 @@ async fn a_check_tries_every_secret_and_tells_every_problem_in_the_order_of_the_
     );
 }
 
+#[test]
+fn a_line_break_in_a_path_does_not_break_the_line_of_its_problem() {
+    let text = "[authn.mtls]\nca_file = \"a\\r\\nforged:1:1: line\"\ntrust_domain = \"d.example\"\n";
+    let error = parse(text).expect_err("there is no such file");
+    let about = error.problems.iter().find(|problem| problem.contains("ca_file")).expect("a problem");
+    assert!(about.contains("a\\r\\nforged") && !about.contains(['\r', '\n']), "{about}");
+}
+
 #[tokio::test]
 async fn a_check_of_a_good_file_sums_it_up() {
     let directory = directory();
