@@ -76,8 +76,19 @@ pub fn is_servable(token: &Token, now: Timestamp, min_validity: Duration) -> boo
     !left.is_zero() && left >= min_validity
 }
 
+/// How a token came to be minted, which decides how far its replacement is spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mint {
+    /// Ahead of its predecessor's end, at a time that was spread already.
+    Ahead,
+    /// Because it was needed: by callers that came to a cold cache, or after a rejection. Many are then minted together.
+    Needed,
+}
+
 /// When a token that is valid from `issued_at` to `expires_at` is to be replaced: the refresh window before its expiry,
-/// and up to a tenth of its lifetime earlier, so that tokens minted together are not replaced together.
+/// and up to a tenth of its lifetime earlier, so that tokens minted together are not replaced together; of those that were
+/// minted when they were needed, up to half of its lifetime, for a fleet that starts mints all of its tokens in a minute,
+/// and a tenth of an hour would have the upstream replace them all in the next such minutes.
 ///
 /// The tiers are those of the AWS SDKs. The window is at most a third of the lifetime, for else a short-lived token
 /// would be due at once.
@@ -85,6 +96,7 @@ pub fn refresh_at(
     issued_at: Timestamp,
     expires_at: Timestamp,
     window: Option<Duration>,
+    mint: Mint,
     rng: &mut impl Rng,
 ) -> Timestamp {
     let lifetime = expires_at.since(issued_at);
@@ -95,7 +107,12 @@ pub fn refresh_at(
         _ => minutes(60),
     };
     let window = window.unwrap_or(tier).min(lifetime / 3);
-    expires_at.before(window).before(up_to(lifetime / 10, rng))
+    let latest = expires_at.before(window);
+    let jitter = match mint {
+        Mint::Ahead => lifetime / 10,
+        Mint::Needed => latest.since(issued_at.after(lifetime / 2)),
+    };
+    latest.before(up_to(jitter, rng))
 }
 
 /// How long after the last call a key is still refreshed ahead.

@@ -9,6 +9,10 @@ use crate::types::{Fingerprint, Generation, Secret};
 const DAY: u64 = 86_400;
 
 fn token(issued_at: i64, lifetime: Duration, window: Option<Duration>, seed: u64) -> Token {
+    token_of(Mint::Ahead, issued_at, lifetime, window, seed)
+}
+
+fn token_of(mint: Mint, issued_at: i64, lifetime: Duration, window: Option<Duration>, seed: u64) -> Token {
     let issued_at = Timestamp::from_millis(issued_at);
     let expires_at = issued_at.after(lifetime);
     let access_token = Secret::from("t");
@@ -18,7 +22,7 @@ fn token(issued_at: i64, lifetime: Duration, window: Option<Duration>, seed: u64
         token_type: "Bearer".into(),
         issued_at,
         expires_at,
-        refresh_at: refresh_at(issued_at, expires_at, window, &mut StdRng::seed_from_u64(seed)),
+        refresh_at: refresh_at(issued_at, expires_at, window, mint, &mut StdRng::seed_from_u64(seed)),
         scopes: vec![],
         generation: Generation::new(1),
         attributes: BTreeMap::new(),
@@ -37,8 +41,9 @@ proptest! {
     #[test]
     fn a_new_token_is_fresh_and_replaced_in_its_second_half(
         issued in -1_000_000_000_000i64..4_000_000_000_000, lifetime in lifetimes(), window in windows(), seed: u64,
+        mint in prop_oneof![Just(Mint::Ahead), Just(Mint::Needed)],
     ) {
-        let token = token(issued, lifetime, window, seed);
+        let token = token_of(mint, issued, lifetime, window, seed);
         prop_assert_eq!(freshness(&token, token.issued_at, Duration::ZERO), Freshness::Fresh);
         prop_assert!(token.refresh_at >= token.issued_at.after(lifetime / 2));
         prop_assert!(token.refresh_at <= token.expires_at);

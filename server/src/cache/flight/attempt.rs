@@ -25,7 +25,7 @@ use crate::{
     bug::{self, Bug},
     cache::{
         Parts,
-        entry::{self, Freshness, freshness},
+        entry::{self, Freshness, Mint, freshness},
         history::AttemptRecord,
         memory::Entry,
     },
@@ -322,7 +322,8 @@ impl Attempt {
         let fingerprint = Fingerprint::of(&minted.access_token);
         self.check_repeat(base, fingerprint, now)?;
         let window = self.credential.refresh.window;
-        let refresh_at = self.parts.rng.with(|rng| entry::refresh_at(now, expires_at, window, rng));
+        let mint = if self.want.why == Why::Ahead { Mint::Ahead } else { Mint::Needed };
+        let refresh_at = self.parts.rng.with(|rng| entry::refresh_at(now, expires_at, window, mint, rng));
         let mut scopes = minted.scopes.unwrap_or_else(|| self.want.key.selector().scopes().to_vec());
         scopes.sort_unstable();
         Ok(Token {
