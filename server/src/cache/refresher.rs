@@ -18,11 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{TokenCache, entry};
-use crate::{
-    store::TokenRow,
-    time::Timestamp,
-    types::{KeyHash, TokenKey},
-};
+use crate::{store::TokenRow, time::Timestamp, types::TokenKey};
 
 /// The longest sleep: after a jump of the wall clock, or a suspended machine, overdue keys are found this soon.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
@@ -64,17 +60,16 @@ impl Schedule {
 /// The keys by their times.
 #[derive(Debug, Default)]
 struct Timetable {
-    times: BTreeSet<(Timestamp, KeyHash)>,
-    keys: HashMap<KeyHash, (TokenKey, Timestamp)>,
+    times: BTreeSet<(Timestamp, TokenKey)>,
+    keys: HashMap<TokenKey, Timestamp>,
 }
 
 impl Timetable {
     fn put(&mut self, key: TokenKey, time: Timestamp) {
-        let hash = key.hash();
-        if let Some((_, before)) = self.keys.insert(hash, (key, time)) {
-            self.times.remove(&(before, hash));
+        if let Some(before) = self.keys.insert(key.clone(), time) {
+            self.times.remove(&(before, key.clone()));
         }
-        self.times.insert((time, hash));
+        self.times.insert((time, key));
     }
 
     fn next(&self) -> Option<Timestamp> {
@@ -82,9 +77,10 @@ impl Timetable {
     }
 
     fn pop_due(&mut self, now: Timestamp) -> Option<TokenKey> {
-        let (_, hash) = *self.times.first().filter(|(time, _)| *time <= now)?;
-        self.times.pop_first();
-        self.keys.remove(&hash).map(|(key, _)| key)
+        self.times.first().filter(|(time, _)| *time <= now)?;
+        let (_, key) = self.times.pop_first()?;
+        self.keys.remove(&key);
+        Some(key)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The token key: what makes two requests ask for the same token.
 
 use std::{
+    cmp::Ordering,
     fmt,
     hash::{Hash, Hasher},
 };
@@ -52,8 +53,16 @@ impl fmt::Debug for KeyHash {
 /// (credential, sorted scopes, audience, sorted resources): one cache entry, one row, one line of generations.
 ///
 /// Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct TokenKey(Selector);
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash_ref() == other.hash_ref()
+    }
+}
+
+impl Eq for TokenKey {}
 
 impl TokenKey {
     /// The key of a selector. A cache look-up by it takes an `Authorized` request besides.
@@ -65,7 +74,13 @@ impl TokenKey {
     /// Its hash.
     #[must_use]
     pub fn hash(&self) -> KeyHash {
-        *self.0.hash_by(hash)
+        *self.hash_ref()
+    }
+
+    /// The same, where it is.
+    #[must_use]
+    pub fn hash_ref(&self) -> &KeyHash {
+        self.0.hash_by(hash)
     }
 
     /// Its credential.
@@ -78,6 +93,25 @@ impl TokenKey {
     #[must_use]
     pub fn selector(&self) -> &Selector {
         &self.0
+    }
+}
+
+impl Hash for TokenKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash_ref().hash(state);
+    }
+}
+
+impl Ord for TokenKey {
+    /// By their hashes.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.hash_ref().cmp(other.hash_ref())
+    }
+}
+
+impl PartialOrd for TokenKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
