@@ -18,6 +18,7 @@ pub mod hub;
 pub mod inspect;
 pub mod janitor;
 pub mod memory;
+mod near;
 pub mod pending;
 pub mod refresher;
 mod reject;

@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::{Either, ready},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -132,18 +135,31 @@ impl Pipeline {
     /// Serves a token, and records it.
     async fn issue(&self, call: &Identified, request: TokenRequest) -> Result<Issued> {
         let mut event = call.event(Kind::TokenIssued, Rpc::GetToken);
-        let served = self.serve(call, request, &mut event).await;
+        event.credential = Some(request.selector.credential().clone());
+        let request = self.ask(call, request, &mut event);
+        let served = match &request {
+            Ok(request) => self.cache.get(request, call.call.deadline).await,
+            Err(error) => Err(error.clone()),
+        };
         let served = self.refused(&event, served)?;
         if served.entry.is_none() {
             event.kind = Kind::NotModified;
         }
         event.reason = Some(if served.hit { Reason::Hit } else { Reason::Miss });
-        let receipt = self.audit.record_later(about(event, &served.current)).await?;
-        Ok((served, receipt))
+        match self.audit.record_later(about(event, &served.current))? {
+            // Boxed, for it is rare.
+            Some(receipt) if receipt.is_doubtful() => Box::pin(receipt.written()).await.map(|()| (served, None)),
+            receipt => Ok((served, receipt)),
+        }
     }
 
-    async fn serve(&self, call: &Identified, request: TokenRequest, event: &mut AuditEvent) -> Result<Served> {
-        event.credential = Some(request.selector.credential().clone());
+    /// What the cache may be asked for.
+    fn ask(
+        &self,
+        call: &Identified,
+        request: TokenRequest,
+        event: &mut AuditEvent,
+    ) -> Result<Authorized<TokenRequest>> {
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
         let request = self.admit(call, request, event)?;
         if let Some(rejected) = request.rejected {
@@ -151,15 +167,20 @@ impl Pipeline {
             let (kind, generation) = (Kind::Rejection, Some(rejected));
             self.audit.note(AuditEvent { kind, generation, reason: Some(Reason::Report), ..event.clone() });
         }
-        self.cache.get(&request, call.call.deadline).await
+        Ok(request)
     }
 
-    /// The changes of a token, the current one first. Ends with the first that cannot be recorded.
+    /// The changes of a token, the current one first, none of which must leave before its event is written. Ends with the
+    /// first that cannot be recorded.
     ///
     /// # Errors
     ///
     /// As [`TokenCache::watch`]; `NotAllowed`.
-    pub fn watch(&self, call: &Identified, selector: Selector) -> Result<impl Stream<Item = Result<Change>> + use<>> {
+    pub fn watch(
+        &self,
+        call: &Identified,
+        selector: Selector,
+    ) -> Result<impl Stream<Item = Result<(Change, Option<Receipt>)>> + use<>> {
         let mut event = call.event(Kind::WatchOpened, Rpc::WatchTokens);
         event.credential = Some(selector.credential().clone());
         let watched = self
@@ -167,16 +188,19 @@ impl Pipeline {
             .and_then(|request| self.cache.watch(&request).map(|changes| (changes, TokenKey::new(request.0.clone()))));
         let (changes, key) = self.refused(&event, watched)?;
         event.key = Some(key);
-        // No token leaves with this answer; each that follows is waited for.
+        // No token leaves with this answer; each that follows has a receipt.
         self.audit.note(event.clone());
         let (audit, event) = (self.audit.clone(), AuditEvent { kind: Kind::TokenPushed, ..event });
         Ok(changes.then(move |change| {
-            let (audit, event) = (audit.clone(), event.clone());
-            async move {
-                if let Change::Token(entry) = &change {
-                    audit.record(about(event, entry)).await?;
+            let receipt = match &change {
+                Change::Token(entry) => audit.record_later(about(event.clone(), entry)),
+                Change::Invalidated(_) | Change::Unavailable(_) => Ok(None),
+            };
+            match receipt {
+                Ok(Some(receipt)) if receipt.is_doubtful() => {
+                    Either::Left(receipt.written().map(|written| written.map(|()| (change, None))).boxed())
                 }
-                Ok(change)
+                receipt => Either::Right(ready(receipt.map(|receipt| (change, receipt)))),
             }
         }))
     }

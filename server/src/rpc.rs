@@ -13,6 +13,7 @@ pub mod guard;
 pub mod headers;
 mod hold;
 pub mod http;
+mod message;
 mod meter;
 pub mod routes;
 pub mod serve;
@@ -22,12 +23,13 @@ pub mod status;
 pub mod tls;
 pub mod token_service;
 mod traced;
+mod watch_tokens;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
-use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -73,24 +75,30 @@ async fn identified<T>(pipeline: &Pipeline, request: &Request<T>, rpc: Rpc) -> R
 
 /// A stream that ends, and says why, when the replica drains or its caller loses the right to it.
 fn ends_with<T>(
-    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    mut items: impl Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
     lost: impl Future<Output = Error> + Send + 'static,
     draining: CancellationToken,
 ) -> impl Stream<Item = Result<T, Status>> + Send + 'static
 where
     T: Send + 'static,
 {
-    let end = async move {
+    let end = Box::pin(async move {
         tokio::select! {
             () = draining.cancelled() => {
                 Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")
             }
             error = lost => error,
         }
-    };
-    let end = end.shared();
-    let farewell = stream::once(end.clone()).map(|error| Err(status::to_status(&error)));
-    items.take_until(end).chain(farewell)
+    });
+    let mut end = Some(end);
+    stream::poll_fn(move |context| {
+        let Some(ending) = &mut end else { return Poll::Ready(None) };
+        if let Poll::Ready(error) = ending.as_mut().poll(context) {
+            end = None;
+            return Poll::Ready(Some(Err(status::to_status(&error))));
+        }
+        items.poll_next_unpin(context)
+    })
 }
 
 /// What is presented, unless it is presented twice: then nobody can tell which of them counts.

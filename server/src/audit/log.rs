@@ -107,6 +107,12 @@ impl Receipt {
             .map_err(|_| down("the audit log does not take events in time, and nothing is answered without"))
     }
 
+    /// Whether the sinks have stalled, so that it may not be written in time.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.stalled
+    }
+
     /// Whether what this one waits for is written no sooner than what the other does.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
@@ -219,18 +225,14 @@ impl AuditLog {
     }
 
     /// Records an event whose answer is held back until the receipt says that the event is written; `None`: it may leave.
-    /// The events of many calls are then written at once, and none of the calls waits by itself. While a sink stalls, this
-    /// waits as [`AuditLog::record`] does, so that the caller is told. Cancel-safe.
+    /// The events of many calls are then written at once, and none of the calls waits by itself. Whoever holds answers back
+    /// waits for a receipt that is [`Receipt::is_doubtful`] first, so that the caller can be told.
     ///
     /// # Errors
     ///
-    /// As [`AuditLog::record`].
-    pub async fn record_later(&self, event: AuditEvent) -> Result<Option<Receipt>> {
-        match self.put(event)? {
-            // Boxed, for it is rare.
-            Some(receipt) if receipt.stalled => Box::pin(receipt.written()).await.map(|()| None),
-            receipt => Ok(receipt),
-        }
+    /// `AuditDown`: there are too many events that wait.
+    pub fn record_later(&self, event: AuditEvent) -> Result<Option<Receipt>> {
+        self.put(event)
     }
 
     /// Records an event that no answer waits for. If there is no room, it is lost, and counted.

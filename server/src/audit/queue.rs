@@ -195,7 +195,10 @@ impl Queue {
         let mut state = self.lock();
         while state.events.is_empty() && state.lost == 0 && !state.fresh && !state.reopen && !state.closing {
             state.asleep = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            drop(self.filled.wait(state).unwrap_or_else(PoisonError::into_inner));
+            // Where there is one processor for all, whoever else is about to add events does it first.
+            std::thread::yield_now();
+            state = self.lock();
         }
         (state.asleep, state.fresh) = (false, false);
         let next = Batch::new(state.batch.number + 1, self.sinks);

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -78,8 +81,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until the queue is closed and empty.
-    fn run(mut self) {
+    /// Writes until the queue is closed and empty. Callers are told in a task of `runtime`: woken from here, each would push
+    /// this thread from its processor before the next one is woken.
+    fn run(mut self, runtime: &Handle) {
         let (bytes, begun) = (std::mem::take(&mut self.first.0), self.first.1);
         let mut sheet = Sheet { bytes, lines: vec![], rows: vec![] };
         sheet.close(&self.chain, &AuditEvent::new(Kind::Started), begun, self.store.is_some());
@@ -108,7 +112,7 @@ impl Writer {
             let lines = sheet.tear_off();
             self.metrics.written.inc_by(lines.len() as u64);
             self.ring.add_lines(lines);
-            batch.taken();
+            runtime.spawn(async move { batch.taken() });
             self.metrics.write_duration.observe(begun.elapsed().as_secs_f64());
             events.clear();
             spare = events;
@@ -221,7 +225,7 @@ impl Writers {
         Self(None)
     }
 
-    /// Starts writing.
+    /// Starts writing. To be called within a runtime.
     ///
     /// # Errors
     ///
@@ -230,11 +234,11 @@ impl Writers {
         let Some((writer, store)) = self.0 else { return Ok(Running(None)) };
         let queue = Arc::clone(&writer.queue);
         let (written, stored) = (CancellationToken::new(), CancellationToken::new());
-        let ended = written.clone().drop_guard();
+        let (ended, runtime) = (written.clone().drop_guard(), Handle::current());
         thread::Builder::new().name("audit".into()).spawn(move || {
             // Dropped even if it panics.
             let _ended = ended;
-            writer.run();
+            writer.run(&runtime);
         })?;
         let store = store.map(|sink| {
             let (queue, ended) = (sink.queue(), stored.clone().drop_guard());

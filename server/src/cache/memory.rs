@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -17,7 +17,10 @@ use std::{
 use foldhash::quality::RandomState;
 use moka::ops::compute::Op;
 
-use super::entry::is_too_early;
+use super::{
+    entry::is_too_early,
+    near::{Near, Retired},
+};
 use crate::{
     bug::{self, Bug},
     error::Error,
@@ -44,7 +47,8 @@ pub struct Entry {
     refresh_requested: AtomicBool,
     /// Whether the store has it. One that it does not have yet cannot be rejected elsewhere, and is not verified.
     stored: AtomicBool,
-    public_form: OnceLock<Box<[u8]>>,
+    /// Whether another entry has taken its place.
+    pub(super) retired: Retired,
 }
 
 impl Entry {
@@ -56,18 +60,13 @@ impl Entry {
     pub fn new(key: TokenKey, token: Token, config: Fingerprint, last_used: Timestamp) -> Self {
         let last_used = AtomicI64::new(last_used.as_millis());
         let (refresh_requested, stored) = (AtomicBool::new(false), AtomicBool::new(true));
-        Self { key, token, config, last_used, refresh_requested, stored, public_form: OnceLock::new() }
+        Self { key, token, config, last_used, refresh_requested, stored, retired: Retired::default() }
     }
 
     /// The same, but not in the store yet.
     #[must_use]
     pub fn unstored(self) -> Self {
         Self { stored: AtomicBool::new(false), ..self }
-    }
-
-    /// What is told of it beside the token itself, in the form in which it is told: made once.
-    pub fn public_form(&self, make: impl FnOnce() -> Vec<u8>) -> &[u8] {
-        self.public_form.get_or_init(|| make().into_boxed_slice())
     }
 
     /// Whether the store has it.
@@ -139,6 +138,7 @@ pub struct Look {
 #[derive(Debug)]
 pub struct Memory {
     entries: moka::sync::Cache<KeyHash, Arc<Entry>, RandomState>,
+    near: Arc<Near>,
     refusals: moka::sync::Cache<KeyHash, Arc<Refusal>>,
     floors: papaya::HashMap<KeyHash, Generation, RandomState>,
     acknowledged: moka::sync::Cache<KeyHash, Generation>,
@@ -150,9 +150,15 @@ impl Memory {
     #[must_use]
     pub fn new(max_tokens: u64) -> Self {
         let refusals = moka::sync::Cache::builder().max_capacity(max_tokens).time_to_live(REFUSAL_TTL).build();
+        let near = Arc::new(Near::new());
+        let entries = moka::sync::Cache::builder().max_capacity(max_tokens).eviction_listener({
+            let near = Arc::clone(&near);
+            move |_, entry: Arc<Entry>, _| near.forget(&entry)
+        });
         Self {
             // Their keys are hashes already, so that a fast hasher does; who asks for keys cannot foresee where they go.
-            entries: moka::sync::Cache::builder().max_capacity(max_tokens).build_with_hasher(RandomState::default()),
+            entries: entries.build_with_hasher(RandomState::default()),
+            near,
             refusals,
             floors: papaya::HashMap::with_hasher(RandomState::default()),
             acknowledged: moka::sync::Cache::new(max_tokens),
@@ -163,7 +169,7 @@ impl Memory {
     /// The entry of a key, unless its generation is below the floor. It may be expired.
     #[must_use]
     pub fn get(&self, key: &KeyHash) -> Option<Arc<Entry>> {
-        let entry = self.entries.get(key)?;
+        let entry = self.near.get(key, || self.entries.get(key))?;
         (entry.token.generation >= self.floor(key) || bug::has(Bug::OldTokenReinserted)).then_some(entry)
     }
 
@@ -192,6 +198,7 @@ impl Memory {
             Some(present) if !present.value().yields_to(&entry) => Op::Nop,
             Some(present) => {
                 entry.mark_used(present.value().last_used());
+                self.near.forget(present.value());
                 Op::Put(Arc::clone(&entry))
             }
             None => Op::Put(Arc::clone(&entry)),

@@ -58,10 +58,11 @@ impl Watcher {
             let change = if mem::replace(&mut self.begun, true) {
                 match self.changes.next().await? {
                     Heard::Change(change) => change,
-                    Heard::Missed => self.current().await,
+                    Heard::Missed => Box::pin(self.current()).await,
                 }
             } else {
-                self.current().await
+                // Boxed, for a watch that waits needs no room for it.
+                Box::pin(self.current()).await
             };
             if self.is_news(&change) {
                 return Some(change);

@@ -225,7 +225,7 @@ impl AdminService for Admin {
             // A stream that does not end must not keep the replica from ending, nor outlive its caller's right to it.
             let (pipeline, reader) = (Arc::clone(&self.pipeline), call.clone());
             let lost = async move { pipeline.loses_audit(&reader).await };
-            Ok(ends_with(rows.map(response), lost, self.draining.clone()).boxed())
+            Ok(ends_with(rows.map(response).boxed(), lost, self.draining.clone()).boxed())
         };
         answer(followed.await)
     }

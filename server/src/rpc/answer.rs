@@ -2,21 +2,23 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The body of an answer: of one message that is encoded already, or of whatever a service streams.
-#[derive(Debug)]
 pub(super) enum Answer {
     /// A message with its prefix. Then comes [`Answer::Trailers`].
     Message(Bytes),
+    /// Messages as they come, each with its prefix. Then comes [`Answer::Trailers`], or an error's own.
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>),
     /// Success. Then comes [`Answer::End`].
     Trailers,
     /// Nothing more.
@@ -31,22 +33,36 @@ impl From<Body> for Answer {
     }
 }
 
+fn success() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+fn trailers_of(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // It fails for a message that no header can hold, and then the code alone is told.
+    if status.add_header(&mut trailers).is_err() {
+        trailers = HeaderMap::new();
+        trailers.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    }
+    trailers
+}
+
 impl HttpBody for Answer {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let (frame, next) = match this {
             Self::Message(message) => (Frame::data(std::mem::take(message)), Self::Trailers),
-            Self::Trailers => {
-                let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-                (Frame::trailers(trailers), Self::End)
-            }
+            Self::Trailers => (Frame::trailers(success()), Self::End),
+            Self::Stream(messages) => match ready!(messages.as_mut().poll_next(context)) {
+                Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                Some(Err(status)) => (Frame::trailers(trailers_of(&status)), Self::End),
+                None => (Frame::trailers(success()), Self::End),
+            },
             Self::End => return Poll::Ready(None),
             Self::Other(body) => return Pin::new(body).poll_frame(context),
         };
@@ -56,7 +72,7 @@ impl HttpBody for Answer {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Message(_) | Self::Trailers => false,
+            Self::Message(_) | Self::Stream(_) | Self::Trailers => false,
             Self::End => true,
             Self::Other(body) => body.is_end_stream(),
         }
@@ -66,7 +82,7 @@ impl HttpBody for Answer {
         match self {
             Self::Other(body) => body.size_hint(),
             // An exact one would become a `content-length`, which gRPC does without.
-            Self::Message(_) | Self::Trailers | Self::End => SizeHint::default(),
+            Self::Message(_) | Self::Stream(_) | Self::Trailers | Self::End => SizeHint::default(),
         }
     }
 }

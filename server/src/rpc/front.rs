@@ -20,7 +20,7 @@ use super::{
     shed::Shed,
     timeout_of,
     token_service::Tokens,
-    traced,
+    traced, watch_tokens,
 };
 use crate::trace::Tracer;
 
@@ -63,10 +63,10 @@ impl Front {
                 let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
                 // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
                 let answer = pin!(answer);
-                let answer = within(deadline, answer);
-                match span {
-                    None => answer.await,
-                    Some(span) => Box::pin(traced::record(span, answer)).await,
+                match (deadline, span) {
+                    (None, None) => answer.await,
+                    (deadline, None) => Box::pin(within(deadline, answer)).await,
+                    (deadline, Some(span)) => Box::pin(traced::record(span, within(deadline, answer))).await,
                 }
             }
             Err(status) => refusal(&status),
@@ -78,14 +78,20 @@ impl Front {
 
     async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Incoming>) -> Response<Answer> {
         match &self.offer.tokens {
+            Some(tokens) if request.uri().path() == watch_tokens::PATH => {
+                match Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await {
+                    Ok(response) => response,
+                    Err(request) => Box::pin(self.route(facts, request)).await,
+                }
+            }
             Some(tokens) if request.uri().path() == get_token::PATH => {
                 match get_token::answer(tokens, &facts, hold, request).await {
                     Ok(response) => response,
                     // It is not as nearly all are: tonic knows what to say.
-                    Err(request) => self.route(facts, request).await,
+                    Err(request) => Box::pin(self.route(facts, request)).await,
                 }
             }
-            _ => self.route(facts, request).await,
+            _ => Box::pin(self.route(facts, request)).await,
         }
     }
 

@@ -2,9 +2,7 @@
 //!
 //! So a hit needs no task of its own to wait in, and the writer of the audit log wakes once for the events of all connections
 //! that had their turn. If the log takes nothing in time, the connection ends with what it held: nobody learns a token that
-//! is not on record. Calls that come while the log stalls are told so instead, see [`AuditLog::record_later`].
-//!
-//! [`AuditLog::record_later`]: crate::audit::AuditLog::record_later
+//! is not on record. Calls that come while the log stalls are told so instead, see [`Receipt::is_doubtful`].
 
 use std::{
     io,
@@ -124,7 +122,7 @@ mod tests {
         let mut held = Held::new(hold.clone());
         assert!(opened(&mut held).await.is_ok(), "there is nothing to wait for");
         for count in 0..100 {
-            let receipts = [log.record_later(event(2 * count)).await, log.record_later(event(2 * count + 1)).await];
+            let receipts = [log.record_later(event(2 * count)), log.record_later(event(2 * count + 1))];
             let [first, second] = receipts.map(|receipt| receipt.expect("there is room"));
             // In whatever order the calls end.
             second.into_iter().chain(first).for_each(|receipt| hold.until(receipt));
@@ -140,12 +138,13 @@ mod tests {
         let (log, running) = log(Path::new("/dev/full"));
         let hold = Hold::default();
         let mut held = Held::new(hold.clone());
-        let receipt = log.record_later(event(1)).await.expect("nothing is known of the sink yet");
+        let receipt = log.record_later(event(1)).expect("nothing is known of the sink yet");
         hold.until(receipt.expect("it is not written yet"));
         assert!(opened(&mut held).await.is_err());
         assert!(opened(&mut held).await.is_err(), "nor later, when whoever hangs up says its last words");
-        let told = log.record_later(event(2)).await;
-        assert_eq!(told.map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::AuditDown));
+        let later = log.record_later(event(2)).expect("there is room").expect("it is not written yet");
+        assert!(later.is_doubtful());
+        assert_eq!(later.written().await.map_err(|error| error.kind()), Err(ErrorKind::AuditDown));
         running.stop(Duration::from_millis(10)).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt as _, stream};
+use prost::Message as _;
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
 };
@@ -11,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{call, convert, ends_with, identified, status};
 use crate::{
-    audit::Rpc,
+    audit::{Receipt, Rpc},
     cache::{Served, hub::Change},
     error::Error,
     pipeline::{Call, Issued, Pipeline},
@@ -44,6 +45,55 @@ impl Tokens {
         let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
         self.pipeline.get_token(&call, request).await
     }
+
+    /// What a watcher is told, until the replica drains or its caller loses the right to it. A message is to wait for its
+    /// receipt.
+    pub(super) async fn told(
+        &self,
+        call: Call,
+        message: v1::WatchTokensRequest,
+    ) -> Result<impl Stream<Item = Result<Told, Status>> + Send + use<>, Status> {
+        let call = self.pipeline.identify(call, Rpc::WatchTokens).await.map_err(|error| status::to_status(&error))?;
+        let selectors = message.selectors;
+        if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
+            let mut check = convert::Check::default();
+            check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
+            let turn_away = |error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error);
+            check.finish(()).map_err(|error| status::to_status(&turn_away(error)))?;
+        }
+        let (mut watches, mut watched) = (Vec::with_capacity(selectors.len()), Vec::with_capacity(selectors.len()));
+        for message in selectors {
+            let selector = convert::selector(message.clone());
+            let selector = selector.map_err(|error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error));
+            let changes = selector.and_then(|selector| {
+                watched.push(selector.clone());
+                self.pipeline.watch(&call, selector)
+            });
+            let (changes, selector) =
+                (changes.map_err(|error| status::to_status(&error))?, Arc::from(message.encode_to_vec()));
+            let told = move |change: Result<(Change, Option<Receipt>), Error>| {
+                let (change, receipt) = change.map_err(|error| status::to_status(&error))?;
+                Ok(Told { selector: Arc::clone(&selector), change, receipt })
+            };
+            watches.push(changes.map(told).boxed());
+        }
+        // Most have one.
+        let watches = if watches.len() == 1 { watches.remove(0) } else { stream::select_all(watches).boxed() };
+        let pipeline = Arc::clone(&self.pipeline);
+        let lost = async move { pipeline.loses_watch(&call, watched).await };
+        Ok(ends_with(watches, lost, self.draining.clone()))
+    }
+}
+
+/// What a watcher is told.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// What it asked for, as it wrote it: a `TokenSelector`, encoded, which takes less room.
+    pub(super) selector: Arc<[u8]>,
+    /// What became of it.
+    pub(super) change: Change,
+    /// What its message is to wait for.
+    pub(super) receipt: Option<Receipt>,
 }
 
 type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchTokensResponse, Status>> + Send>>;
@@ -68,33 +118,19 @@ impl TokenService for Tokens {
 
     type WatchTokensStream = Changes;
 
+    /// For requests that are unusual: the others are answered by `rpc/watch_tokens`.
     async fn watch_tokens(&self, request: Request<v1::WatchTokensRequest>) -> Result<Response<Changes>, Status> {
-        let call = identified(&self.pipeline, &request, Rpc::WatchTokens).await?;
-        let selectors = request.into_inner().selectors;
-        if selectors.is_empty() || selectors.len() > MAX_SELECTORS {
-            let mut check = convert::Check::default();
-            check.add("selectors", format!("1 to {MAX_SELECTORS} selectors, these are {}", selectors.len()));
-            let turn_away = |error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error);
-            check.finish(()).map_err(|error| status::to_status(&turn_away(error)))?;
-        }
-        let (mut watches, mut watched) = (stream::SelectAll::new(), Vec::with_capacity(selectors.len()));
-        for message in selectors {
-            let selector = convert::selector(message.clone());
-            let selector = selector.map_err(|error| self.pipeline.turn_away(&call, Rpc::WatchTokens, error));
-            let changes = selector.and_then(|selector| {
-                watched.push(selector.clone());
-                self.pipeline.watch(&call, selector)
-            });
-            let changes = changes.map_err(|error| status::to_status(&error))?;
-            let response = move |change: Result<Change, Error>| match change {
-                Ok(change) => Ok(response(message.clone(), change)),
-                Err(error) => Err(status::to_status(&error)),
-            };
-            watches.push(changes.map(response).boxed());
-        }
-        let pipeline = Arc::clone(&self.pipeline);
-        let lost = async move { pipeline.loses_watch(&call, watched).await };
-        Ok(Response::new(ends_with(watches, lost, self.draining.clone()).boxed()))
+        let call = call(&request);
+        let told = self.told(call, request.into_inner()).await?;
+        let responses = told.then(|told| async {
+            let Told { selector, change, receipt } = told?;
+            if let Some(receipt) = receipt {
+                receipt.written().await.map_err(|error| status::to_status(&error))?;
+            }
+            let selector = v1::TokenSelector::decode(&*selector).ok();
+            Ok(v1::WatchTokensResponse { selector, event: Some(event(change)) })
+        });
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn invalidate_token(
@@ -115,11 +151,11 @@ impl TokenService for Tokens {
     }
 }
 
-fn response(selector: v1::TokenSelector, change: Change) -> v1::WatchTokensResponse {
-    let event = match change {
+/// A change as a message tells it.
+pub(super) fn event(change: Change) -> WatchEvent {
+    match change {
         Change::Token(entry) => WatchEvent::Token(convert::token(&entry)),
         Change::Invalidated(floor) => WatchEvent::Invalidated(v1::TokenInvalidated { min_generation: floor.get() }),
         Change::Unavailable(error) => WatchEvent::Unavailable(status::to_message(&error)),
-    };
-    v1::WatchTokensResponse { selector: Some(selector), event: Some(event) }
+    }
 }

@@ -61,6 +61,12 @@ impl Report {
             Target::at_most("that ratio over TLS 1.3, vs without, 64 × 32", 1.10, within(many, over_tls(MANY))),
             Target::at_least("throughput vs stock tonic, 64 × 32", 1.5, throughput.map(|spread| spread.median)),
         ];
+        for shape in [FEW, MANY] {
+            let added = cost(shape, Name::TokencachedMtls, Name::TokencachedTls);
+            let what =
+                format!("client certificates + grants + audit file, CPU per request vs without, TLS 1.3, {shape}");
+            targets.push(Target::at_most(what, 1.25, added));
+        }
         for rated in &self.rated {
             let with = if rated.misses { ", 10 % misses of 100 ms" } else { "" };
             for (name, figure) in [("p50", (|s| s.p50) as fn(&Sample) -> f64), ("p99", |s| s.p99)] {
