@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     mem,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -83,8 +83,9 @@ pub(super) struct Work {
 struct State {
     events: Vec<(Timestamp, AuditEvent)>,
     batch: Arc<Batch>,
-    /// The batches that were taken and when, the oldest first; those at the front may be written by now.
-    taken: VecDeque<(Instant, Arc<Batch>)>,
+    /// The batches that were taken and when, the oldest first; those at the front may be written by now, or dropped by a sink
+    /// that had no room for them, and then nobody has them any more.
+    taken: VecDeque<(Instant, Weak<Batch>)>,
     lost: u64,
     /// Whether nothing was taken yet: the beginning of the chain waits for no event.
     fresh: bool,
@@ -96,8 +97,13 @@ struct State {
 impl State {
     /// Whether a batch that was taken is not written yet though it has had time enough.
     fn is_stalled(&mut self) -> bool {
-        while self.taken.pop_front_if(|(_, batch)| batch.is_written()).is_some() {}
+        self.forget_what_is_over();
         self.taken.front().is_some_and(|(since, _)| since.elapsed() > STALLED)
+    }
+
+    fn forget_what_is_over(&mut self) {
+        let is_over = |(_, batch): &mut (Instant, Weak<Batch>)| batch.upgrade().is_none_or(|batch| batch.is_written());
+        while self.taken.pop_front_if(is_over).is_some() {}
     }
 }
 
@@ -203,8 +209,8 @@ impl Queue {
         (state.asleep, state.fresh) = (false, false);
         let next = Batch::new(state.batch.number + 1, self.sinks);
         let batch = mem::replace(&mut state.batch, next);
-        state.is_stalled();
-        state.taken.push_back((Instant::now(), Arc::clone(&batch)));
+        state.forget_what_is_over();
+        state.taken.push_back((Instant::now(), Arc::downgrade(&batch)));
         Work {
             events: mem::replace(&mut state.events, spare),
             batch,
@@ -217,4 +223,32 @@ impl Queue {
 /// Rests between two attempts at a sink that fails.
 pub(super) fn rest() {
     std::thread::sleep(Duration::from_millis(20));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Kind;
+
+    #[test]
+    fn nothing_is_kept_of_a_batch_that_is_written_or_that_a_sink_dropped() {
+        let queue = Queue::new(1);
+        let add = || queue.add(Timestamp::from_millis(0), AuditEvent::new(Kind::TokenIssued)).expect("there is room");
+        let mut kept = vec![];
+        for round in 0..100 {
+            drop(add());
+            let work = queue.take(vec![]);
+            match round % 2 {
+                0 => work.batch.taken(),
+                _ => drop(work.batch),
+            }
+            kept.push(queue.lock().taken.len());
+        }
+        assert!(kept.iter().all(|kept| *kept <= 1), "{kept:?}");
+        drop(add());
+        let on_its_way = queue.take(vec![]);
+        assert!(!add().stalled, "it has not had time enough");
+        assert_eq!(queue.lock().taken.len(), 1);
+        drop(on_its_way);
+    }
 }
