@@ -136,10 +136,9 @@ impl Pipeline {
     async fn issue(&self, call: &Identified, request: TokenRequest) -> Result<Issued> {
         let mut event = call.event(Kind::TokenIssued, Rpc::GetToken);
         event.credential = Some(request.selector.credential().clone());
-        let request = self.ask(call, request, &mut event);
-        let served = match &request {
-            Ok(request) => self.cache.get(request, call.call.deadline).await,
-            Err(error) => Err(error.clone()),
+        let served = match self.ask(call, request, &mut event) {
+            Ok(request) => self.cache.get(&request, call.call.deadline).await,
+            Err(error) => Err(error),
         };
         let served = self.refused(&event, served)?;
         if served.entry.is_none() {

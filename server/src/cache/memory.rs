@@ -105,6 +105,28 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+impl Entry {
+    /// An entry of a credential without anything asked of it, with all that a token can have.
+    pub(crate) fn sample(credential: &str, access_token: &str) -> Self {
+        let access_token = crate::types::Secret::from(access_token);
+        let token = Token {
+            fingerprint: Fingerprint::of(&access_token),
+            access_token,
+            token_type: "Bearer".into(),
+            issued_at: Timestamp::from_millis(1_000),
+            expires_at: Timestamp::from_millis(3_601_000),
+            refresh_at: Timestamp::from_millis(3_000_000),
+            scopes: vec!["a".into(), "b".into()],
+            generation: Generation::new(300),
+            attributes: [("instance_url".into(), "https://x.example/".into())].into(),
+        };
+        let name = crate::types::CredentialName::parse(credential).expect("a valid name");
+        let key = TokenKey::new(crate::types::Selector::new(name, vec![], None, vec![]));
+        Self::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0))
+    }
+}
+
 /// An attempt that failed lately: what callers are told until the next one may be made.
 #[derive(Debug)]
 pub struct Refusal {
@@ -288,24 +310,12 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{CredentialName, Secret, Selector};
+    use crate::types::Secret;
 
     fn entry(generation: u64) -> Entry {
-        let credential = CredentialName::parse("c").expect("a valid name");
-        let access_token = Secret::from(format!("t{generation}"));
-        let token = Token {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
-            token_type: "Bearer".into(),
-            issued_at: Timestamp::from_millis(0),
-            expires_at: Timestamp::from_millis(1000),
-            refresh_at: Timestamp::from_millis(600),
-            scopes: vec![],
-            generation: Generation::new(generation),
-            attributes: [].into(),
-        };
-        let key = TokenKey::new(Selector::new(credential, vec![], None, vec![]));
-        Entry::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0))
+        let mut entry = Entry::sample("c", &format!("t{generation}"));
+        entry.token.generation = Generation::new(generation);
+        entry
     }
 
     fn generation_in(memory: &Memory) -> Option<u64> {

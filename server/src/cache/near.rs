@@ -1,6 +1,6 @@
 //! A short way to the entries that are asked for most, past moka's look-up.
 //!
-//! moka records each read, sorts its queues by them, and pays about a microsecond for that, which is a tenth of a hit. Here
+//! moka records each read, sorts its queues by them, and pays for that, by a profile, a tenth of a hit. Here
 //! an entry has one place, by its key's hash, and is taken from there as long as nothing has replaced or evicted it; one
 //! read in so many goes to moka all the same, so that it knows what is asked for.
 
@@ -98,27 +98,9 @@ fn is_sampled() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        time::Timestamp,
-        types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
-    };
 
-    fn entry(name: &str) -> Arc<Entry> {
-        let access_token = Secret::from("t");
-        let token = Token {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
-            token_type: "Bearer".into(),
-            issued_at: Timestamp::from_millis(0),
-            expires_at: Timestamp::from_millis(1000),
-            refresh_at: Timestamp::from_millis(600),
-            scopes: vec![],
-            generation: Generation::new(1),
-            attributes: [].into(),
-        };
-        let name = CredentialName::parse(name).expect("a valid name");
-        let key = TokenKey::new(Selector::new(name, vec![], None, vec![]));
-        Arc::new(Entry::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0)))
+    fn entry(credential: &str) -> Arc<Entry> {
+        Arc::new(Entry::sample(credential, "t"))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
@@ -30,6 +30,15 @@ pub(super) enum Answer {
 impl From<Body> for Answer {
     fn from(body: Body) -> Self {
         Self::Other(body)
+    }
+}
+
+impl Answer {
+    /// The answer that has this body.
+    pub(super) fn into_response(self) -> Response<Self> {
+        let mut response = Response::new(self);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
     }
 }
 

@@ -63,10 +63,10 @@ impl Front {
                 let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
                 // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
                 let answer = pin!(answer);
-                match (deadline, span) {
-                    (None, None) => answer.await,
-                    (deadline, None) => Box::pin(within(deadline, answer)).await,
-                    (deadline, Some(span)) => Box::pin(traced::record(span, within(deadline, answer))).await,
+                let answer = within(deadline, answer);
+                match span {
+                    None => answer.await,
+                    Some(span) => Box::pin(traced::record(span, answer)).await,
                 }
             }
             Err(status) => refusal(&status),
@@ -77,21 +77,15 @@ impl Front {
     }
 
     async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Incoming>) -> Response<Answer> {
-        match &self.offer.tokens {
-            Some(tokens) if request.uri().path() == watch_tokens::PATH => {
-                match Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await {
-                    Ok(response) => response,
-                    Err(request) => Box::pin(self.route(facts, request)).await,
-                }
-            }
-            Some(tokens) if request.uri().path() == get_token::PATH => {
-                match get_token::answer(tokens, &facts, hold, request).await {
-                    Ok(response) => response,
-                    // It is not as nearly all are: tonic knows what to say.
-                    Err(request) => Box::pin(self.route(facts, request)).await,
-                }
-            }
-            _ => Box::pin(self.route(facts, request)).await,
+        let answered = match (&self.offer.tokens, request.uri().path()) {
+            (Some(tokens), get_token::PATH) => get_token::answer(tokens, &facts, hold, request).await,
+            (Some(tokens), watch_tokens::PATH) => Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await,
+            _ => return Box::pin(self.route(facts, request)).await,
+        };
+        match answered {
+            Ok(response) => response,
+            // It is not as nearly all are: tonic knows what to say.
+            Err(request) => Box::pin(self.route(facts, request)).await,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::Message as _;
 use tokencache_proto::v1::{self, Freshness};
@@ -17,7 +17,7 @@ use super::{
     answer::Answer,
     call_of, convert,
     hold::Hold,
-    message::{Again, PREFIX, TokenMessage, framed, key, whole},
+    message::{Again, TokenMessage, framed, key, read},
     token_service::Tokens,
 };
 use crate::cache::Served;
@@ -35,23 +35,14 @@ pub(super) async fn answer(
     hold: &Hold,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Request<Again>> {
-    let (head, body) = request.into_parts();
-    let message = match whole(body).await {
-        Ok(bytes) => match v1::GetTokenRequest::decode(bytes.slice(PREFIX..)) {
-            Ok(message) => message,
-            Err(_) => return Err(Request::from_parts(head, Again::whole(bytes))),
-        },
-        Err(again) => return Err(Request::from_parts(head, again)),
-    };
+    let (head, message) = read(request).await?;
     let issued = tokens.issued(call_of(Some(facts), &head.headers), message).await;
     Ok(match issued {
         Ok((served, receipt)) => {
             if let Some(receipt) = receipt {
                 hold.until(receipt);
             }
-            let mut response = Response::new(Answer::Message(encode(&served)));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            response
+            Answer::Message(encode(&served)).into_response()
         }
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
     })
@@ -79,37 +70,18 @@ fn encode(served: &Served) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::message::length, *};
-    use crate::{
-        cache::memory::Entry,
-        time::Timestamp,
-        types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    use super::{
+        super::message::{PREFIX, length},
+        *,
     };
-
-    fn entry(access_token: &str) -> Entry {
-        let access_token = Secret::from(access_token);
-        let token = Token {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
-            token_type: "Bearer".into(),
-            issued_at: Timestamp::from_millis(1_000),
-            expires_at: Timestamp::from_millis(3_601_000),
-            refresh_at: Timestamp::from_millis(3_000_000),
-            scopes: vec!["a".into(), "b".into()],
-            generation: Generation::new(7),
-            attributes: [("instance_url".into(), "https://x.example/".into())].into(),
-        };
-        let credential = CredentialName::parse("c").expect("a valid name");
-        let key = TokenKey::new(Selector::new(credential, vec![], None, vec![]));
-        Entry::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0))
-    }
+    use crate::{cache::memory::Entry, time::Timestamp};
 
     #[test]
     fn an_answer_is_the_message_that_prost_would_encode() {
         let now = Timestamp::from_millis(12_345);
         // Lengths of one, two and three bytes.
         for size in [1, 100, 900, 20_000] {
-            let current = Arc::new(entry(&"x".repeat(size)));
+            let current = Arc::new(Entry::sample("c", &"x".repeat(size)));
             for (verified, modified) in [(true, true), (false, true), (true, false)] {
                 let known = modified.then(|| Arc::clone(&current));
                 let served = Served { entry: known, verified, current: Arc::clone(&current), hit: true, at: now };

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{Request, request::Parts};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -19,7 +20,7 @@ use crate::{cache::memory::Entry, time::Timestamp};
 pub(super) const PREFIX: usize = 5;
 
 /// The one message of a request, with its prefix.
-pub(super) async fn whole(mut body: Incoming) -> Result<Bytes, Again> {
+async fn whole(mut body: Incoming) -> Result<Bytes, Again> {
     let mut begun = Bytes::new();
     while !body.is_end_stream() {
         match body.frame().await {
@@ -39,6 +40,21 @@ pub(super) async fn whole(mut body: Incoming) -> Result<Bytes, Again> {
     if length(&begun) == Some(Some(begun.len())) { Ok(begun) } else { Err(Again { begun: Some(begun), rest: None }) }
 }
 
+/// A request with its one message; one that is unusual, as it came.
+pub(super) async fn read<T: prost::Message + Default>(
+    request: Request<Incoming>,
+) -> Result<(Parts, T), Request<Again>> {
+    let (head, body) = request.into_parts();
+    let bytes = match whole(body).await {
+        Ok(bytes) => bytes,
+        Err(again) => return Err(Request::from_parts(head, again)),
+    };
+    match T::decode(bytes.slice(PREFIX..)) {
+        Ok(message) => Ok((head, message)),
+        Err(_) => Err(Request::from_parts(head, Again { begun: Some(bytes), rest: None })),
+    }
+}
+
 /// The length of the message that begins here, with its prefix; inner `None`: it is compressed. Outer `None`: it is not yet
 /// told.
 pub(super) fn length(begun: &[u8]) -> Option<Option<usize>> {
@@ -52,13 +68,6 @@ pub(super) fn length(begun: &[u8]) -> Option<Option<usize>> {
 pub(super) struct Again {
     begun: Option<Bytes>,
     rest: Option<Incoming>,
-}
-
-impl Again {
-    /// Of a message that was read to its end.
-    pub(super) fn whole(message: Bytes) -> Self {
-        Self { begun: Some(message), rest: None }
-    }
 }
 
 impl http_body::Body for Again {

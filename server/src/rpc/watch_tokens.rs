@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use prost::Message as _;
 use tokencache_proto::v1;
@@ -17,7 +17,7 @@ use super::{
     answer::Answer,
     call_of,
     hold::Hold,
-    message::{Again, PREFIX, TokenMessage, begin_field, field_length, framed, key, whole},
+    message::{Again, TokenMessage, begin_field, field_length, framed, key, read},
     token_service::{Tokens, Told, event},
 };
 use crate::cache::hub::Change;
@@ -36,21 +36,10 @@ pub(super) async fn answer(
     hold: &Hold,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Request<Again>> {
-    let (head, body) = request.into_parts();
-    let message = match whole(body).await {
-        Ok(bytes) => match v1::WatchTokensRequest::decode(bytes.slice(PREFIX..)) {
-            Ok(message) => message,
-            Err(_) => return Err(Request::from_parts(head, Again::whole(bytes))),
-        },
-        Err(again) => return Err(Request::from_parts(head, again)),
-    };
+    let (head, message) = read(request).await?;
     let told = tokens.told(call_of(Some(facts), &head.headers), message).await;
     Ok(match told {
-        Ok(told) => {
-            let mut response = Response::new(Answer::Stream(Box::pin(messages(told, hold.clone()))));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            response
-        }
+        Ok(told) => Answer::Stream(Box::pin(messages(told, hold.clone()))).into_response(),
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
     })
 }
@@ -96,28 +85,13 @@ mod tests {
     use crate::{
         cache::memory::Entry,
         error::{Error, ErrorKind},
-        rpc::message::length,
-        time::Timestamp,
-        types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+        rpc::message::{PREFIX, length},
+        types::Generation,
     };
 
     #[test]
     fn a_message_is_the_one_that_prost_would_encode() {
-        let access_token = Secret::from("x".repeat(900));
-        let token = Token {
-            fingerprint: Fingerprint::of(&access_token),
-            access_token,
-            token_type: "Bearer".into(),
-            issued_at: Timestamp::from_millis(1_000),
-            expires_at: Timestamp::from_millis(3_601_000),
-            refresh_at: Timestamp::from_millis(3_000_000),
-            scopes: vec!["a".into(), "b".into()],
-            generation: Generation::new(300),
-            attributes: [("instance_url".into(), "https://x.example/".into())].into(),
-        };
-        let name = CredentialName::parse("c").expect("a valid name");
-        let key = TokenKey::new(Selector::new(name, vec![], None, vec![]));
-        let entry = Arc::new(Entry::new(key, token, Fingerprint::of_bytes(b""), Timestamp::from_millis(0)));
+        let entry = Arc::new(Entry::sample("c", &"x".repeat(900)));
         let selector =
             v1::TokenSelector { credential: "c".into(), scopes: vec!["a".into()], ..v1::TokenSelector::default() };
         for change in [
