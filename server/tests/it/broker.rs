@@ -353,6 +353,24 @@ pub(crate) fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
+/// Makes a call until it is answered otherwise than with an error that says when to come again: a machine that does much
+/// else may keep the store waiting.
+pub(crate) async fn patiently<T>(mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let wait = async {
+        loop {
+            let answer = call().await;
+            let Some(pause) = answer.as_ref().err().and_then(come_again) else { return answer };
+            sleep(pause).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| Err(Status::aborted("told to come again all the time")))
+}
+
+/// When to come again, where the error says so.
+pub(crate) fn come_again(status: &Status) -> Option<Duration> {
+    status.get_error_details().retry_info()?.retry_delay
+}
+
 /// The invalid fields of a request.
 pub(crate) fn fields(status: &Status) -> Vec<String> {
     let details = status.get_error_details();

@@ -5,10 +5,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokencache_proto::v1::{GetTokenRequest, Token};
 use tonic::{Code, Request, Status};
-use tonic_types::StatusExt as _;
 
 use crate::{
-    broker::{Broker, Over, Stage, eventually, reason},
+    broker::{Broker, Over, Stage, come_again, eventually, reason},
     upstream::Fault,
 };
 
@@ -47,8 +46,7 @@ async fn with_the_upstream_down_a_valid_token_is_served_until_it_expires_and_the
     stage.clock.advance(HOUR / 20);
     let refused = get(&broker, of("ci")).await.expect_err("the token has expired");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UPSTREAM_DOWN".into()));
-    let delay =
-        refused.get_error_details().retry_info().and_then(|info| info.retry_delay).expect("a time to come again");
+    let delay = come_again(&refused).expect("a time to come again");
     assert!(delay > Duration::ZERO && delay < BACKOFF, "{delay:?}");
 
     let calls = stage.upstream.calls();
@@ -87,8 +85,7 @@ async fn a_throttled_upstream_says_when_to_come_again() {
     stage.upstream.then(Fault::status(429).with_header("retry-after", "120"));
     let refused = get(&broker, of("ci")).await.expect_err("it is throttled");
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "UPSTREAM_THROTTLED".into()));
-    let delay =
-        refused.get_error_details().retry_info().and_then(|info| info.retry_delay).expect("a time to come again");
+    let delay = come_again(&refused).expect("a time to come again");
     assert!(delay <= Duration::from_secs(120) && delay > Duration::from_secs(60), "{delay:?}");
     stage.clock.advance(Duration::from_secs(60));
     get(&broker, of("ci")).await.expect_err("it is too early");
@@ -106,7 +103,7 @@ async fn a_caller_hears_that_the_upstream_is_slow_before_its_own_deadline_and_th
     let slow = get(&broker, within(Duration::from_millis(1500))).await.expect_err("nobody answers");
     // A deadline that fires on this side of the wire, or in the transport of the other, carries no reason.
     assert_eq!((slow.code(), reason(&slow)), (Code::DeadlineExceeded, "UPSTREAM_SLOW".into()));
-    assert!(slow.get_error_details().retry_info().is_some());
+    assert!(come_again(&slow).is_some());
     stage.upstream.release();
     assert_eq!(get(&broker, of("ci")).await.expect("the answer was kept").generation, 1);
     assert_eq!(stage.upstream.calls(), 1, "the flight went on without its caller");

@@ -18,10 +18,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 use crate::{
-    broker::{Broker, Over, Stage, eventually, reason},
+    broker::{Broker, Over, Stage, come_again, eventually, reason},
     upstream::Fault,
 };
 
@@ -233,7 +232,7 @@ async fn a_database_that_is_down_at_the_start_is_waited_for_and_one_that_goes_aw
     assert_eq!(broker.health().await, 2, "NOT_SERVING");
     let refused = refusal(&broker, "a").await;
     assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, "STORE_DOWN".into()));
-    assert!(refused.get_error_details().retry_info().is_some());
+    assert!(come_again(&refused).is_some());
     assert_eq!(stage.upstream.calls(), 0, "what cannot be stored is not asked for");
 
     let way = Way::open(socket, to.clone());

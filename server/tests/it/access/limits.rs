@@ -6,9 +6,8 @@ use tokencache_client::GetToken;
 use tokencache_proto::v1::{GetTokenRequest, token_service_client::TokenServiceClient};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tonic::{Code, Request, transport::Channel};
-use tonic_types::StatusExt as _;
 
-use crate::broker::{Over, Stage, reason};
+use crate::broker::{Over, Stage, come_again, reason};
 
 #[tokio::test]
 async fn calls_beyond_the_limit_are_shed_with_the_time_to_come_again() {
@@ -40,7 +39,7 @@ async fn calls_beyond_the_limit_are_shed_with_the_time_to_come_again() {
     .await;
     let refused = refused.expect("it was shed");
     assert_eq!(reason(&refused), "OVERLOADED");
-    assert!(refused.get_error_details().retry_info().is_some(), "{refused:?}");
+    assert!(come_again(&refused).is_some(), "{refused:?}");
     stage.upstream.release();
     for call in waiting {
         call.await.expect("no panic").expect("they were there first");
@@ -59,7 +58,7 @@ async fn each_caller_has_a_rate_of_its_own() {
         let request = GetTokenRequest { credential: "ci".into(), ..Default::default() };
         if let Err(status) = client.get_token(request).await {
             assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "TOO_MANY_REQUESTS"));
-            assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+            assert!(come_again(&status).is_some(), "{status:?}");
             refused += 1;
         }
     }
