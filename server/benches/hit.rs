@@ -38,7 +38,7 @@ use tokencache_server::{
     time::{Clock as _, SharedClock, SystemClock},
     trace::Tracer,
     types::{
-        CredentialName, Evidence, Fingerprint, Generation, Peer, ReplicaId, Secret, Selector, Token, TokenKey,
+        CredentialName, Evidence, Fingerprint, Generation, Peer, ReplicaId, Secret, Selector, Terms, Token, TokenKey,
         TokenRequest,
     },
 };
@@ -65,13 +65,11 @@ fn token(number: usize) -> Token {
     Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec!["repo".into()], [].into()),
         issued_at: now,
         expires_at: now.after(Duration::from_secs(36_000)),
         refresh_at: now.after(Duration::from_secs(30_000)),
-        scopes: vec!["repo".into()],
         generation: Generation::new(1),
-        attributes: [].into(),
     }
 }
 

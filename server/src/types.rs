@@ -14,4 +14,4 @@ pub use key::{KeyHash, TokenKey};
 pub use origin::Origin;
 pub use request::{RejectedToken, Rejection, Selector, TokenRequest};
 pub use secret::Secret;
-pub use token::Token;
+pub use token::{Terms, Token};

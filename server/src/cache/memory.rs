@@ -113,13 +113,15 @@ impl Entry {
         let token = Token {
             fingerprint: Fingerprint::of(&access_token),
             access_token,
-            token_type: "Bearer".into(),
+            terms: crate::types::Terms::new(
+                "Bearer".into(),
+                vec!["a".into(), "b".into()],
+                [("instance_url".into(), "https://x.example/".into())].into(),
+            ),
             issued_at: Timestamp::from_millis(1_000),
             expires_at: Timestamp::from_millis(3_601_000),
             refresh_at: Timestamp::from_millis(3_000_000),
-            scopes: vec!["a".into(), "b".into()],
             generation: Generation::new(300),
-            attributes: [("instance_url".into(), "https://x.example/".into())].into(),
         };
         let name = crate::types::CredentialName::parse(credential).expect("a valid name");
         let key = TokenKey::new(crate::types::Selector::new(name, vec![], None, vec![]));

@@ -192,13 +192,13 @@ pub fn token(entry: &Entry) -> v1::Token {
     let token = &entry.token;
     v1::Token {
         access_token: token.access_token.expose().clone(),
-        token_type: token.token_type.clone(),
+        token_type: token.terms.token_type().to_owned(),
         expires_at: Some(timestamp(token.expires_at)),
         issued_at: Some(timestamp(token.issued_at)),
-        scopes: token.scopes.clone(),
+        scopes: token.terms.scopes().to_vec(),
         generation: token.generation.get(),
         fingerprint: token.fingerprint.to_string(),
-        attributes: token.attributes.clone().into_iter().collect(),
+        attributes: token.terms.attributes().clone().into_iter().collect(),
     }
 }
 

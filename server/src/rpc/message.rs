@@ -166,13 +166,13 @@ impl TokenMessage<'_> {
 
 /// The fields 2 to 8 of `Token`. What has its default is left out, as proto3 does.
 fn encode_rest(buffer: &mut Vec<u8>, entry: &Entry) {
-    let token = &entry.token;
-    if !token.token_type.is_empty() {
-        put_field(buffer, 2, token.token_type.as_bytes());
+    let (token, terms) = (&entry.token, &entry.token.terms);
+    if !terms.token_type().is_empty() {
+        put_field(buffer, 2, terms.token_type().as_bytes());
     }
     put_time(buffer, 3, token.expires_at);
     put_time(buffer, 4, token.issued_at);
-    token.scopes.iter().for_each(|scope| put_field(buffer, 5, scope.as_bytes()));
+    terms.scopes().iter().for_each(|scope| put_field(buffer, 5, scope.as_bytes()));
     if token.generation.get() > 0 {
         // A number: a varint.
         buffer.push(6 << 3);
@@ -182,7 +182,7 @@ fn encode_rest(buffer: &mut Vec<u8>, entry: &Entry) {
     // It has room for exactly these.
     let _ = hex::encode_to_slice(token.fingerprint.as_bytes(), &mut digits);
     put_field(buffer, 7, &digits);
-    for (name, value) in &token.attributes {
+    for (name, value) in terms.attributes() {
         begin_field(buffer, key(8), field_length(name.len()) + field_length(value.len()));
         put_field(buffer, 1, name.as_bytes());
         put_field(buffer, 2, value.as_bytes());

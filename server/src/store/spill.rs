@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Terms, Token, TokenKey},
 };
 
 /// What the names of the files end with.
@@ -259,17 +259,17 @@ impl From<&Write> for Spilled {
 impl From<&Commit> for SpilledToken {
     fn from(commit: &Commit) -> Self {
         let (selector, token) = (commit.key.selector(), &commit.token);
-        let attributes = token.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        let attributes = token.terms.attributes().iter().map(|(name, value)| (name.clone(), value.clone().into()));
         Self {
             scopes: selector.scopes().to_vec(),
             audience: selector.audience().map(str::to_owned),
             resources: selector.resources().to_vec(),
             access_token: token.access_token.expose().clone().into(),
-            token_type: token.token_type.clone(),
+            token_type: token.terms.token_type().to_owned(),
             issued_at: token.issued_at.as_millis(),
             expires_at: token.expires_at.as_millis(),
             refresh_at: token.refresh_at.as_millis(),
-            granted_scopes: token.scopes.clone(),
+            granted_scopes: token.terms.scopes().to_vec(),
             generation: token.generation.get(),
             served: commit.fence == Fence::Above,
             attributes: attributes.collect(),
@@ -317,13 +317,15 @@ impl SpilledToken {
         let token = Token {
             fingerprint: Fingerprint::of(&access_token),
             access_token,
-            token_type: self.token_type,
+            terms: Terms::new(
+                self.token_type,
+                self.granted_scopes,
+                self.attributes.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
+            ),
             issued_at: time(self.issued_at),
             expires_at: time(self.expires_at),
             refresh_at: time(self.refresh_at),
-            scopes: self.granted_scopes,
             generation: Generation::new(self.generation),
-            attributes: self.attributes.into_iter().map(|(name, value)| (name, value.to_string())).collect(),
         };
         let key = TokenKey::new(Selector::new(credential, self.scopes, self.audience, self.resources));
         let fence = if self.served { Fence::Above } else { Fence::Next };

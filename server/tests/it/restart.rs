@@ -9,7 +9,7 @@ use tokencache_server::{
     app::open_store,
     store::{Commit, Committed, Fence, SharedStore, StoreRegistry},
     time::Clock as _,
-    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Terms, Token, TokenKey},
 };
 use tokencache_testkit::Postgres;
 use tokio::{
@@ -44,13 +44,11 @@ fn row(stage: &Stage, number: usize, config: Fingerprint) -> Commit {
     let token = Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![scope(number)], [].into()),
         issued_at: now,
         expires_at: now.after(HOUR),
         refresh_at: now.after(HOUR / 2),
-        scopes: vec![scope(number)],
         generation: Generation::new(1),
-        attributes: [].into(),
     };
     let key = TokenKey::new(Selector::new(name, vec![scope(number)], None, vec![]));
     Commit { key, token, fence: Fence::Next, config, last_used_at: now, grant: None }

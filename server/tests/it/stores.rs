@@ -12,7 +12,7 @@ use tokencache_server::{
         sealed::{KeyId, KeyMaterial, KeyRing, SealedTokenStore, Sealer},
     },
     time::{SystemClock, Timestamp},
-    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Terms, Token, TokenKey},
 };
 use tokencache_testkit::{Postgres, free_port};
 
@@ -58,13 +58,11 @@ pub(crate) fn commit(key: &TokenKey, generation: u64) -> Commit {
     let token = Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![], [].into()),
         issued_at: Timestamp::from_millis(1),
         expires_at: Timestamp::from_millis(3),
         refresh_at: Timestamp::from_millis(2),
-        scopes: vec![],
         generation: Generation::new(generation),
-        attributes: [].into(),
     };
     let config = Fingerprint::of_bytes(b"config");
     let (fence, last_used_at) = (Fence::Next, Timestamp::from_millis(1));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
-use crate::types::{Fingerprint, Generation, Secret};
+use crate::types::{Fingerprint, Generation, Secret, Terms};
 
 const DAY: u64 = 86_400;
 
@@ -19,13 +19,11 @@ fn token_of(mint: Mint, issued_at: i64, lifetime: Duration, window: Option<Durat
     Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![], BTreeMap::new()),
         issued_at,
         expires_at,
         refresh_at: refresh_at(issued_at, expires_at, window, mint, &mut StdRng::seed_from_u64(seed)),
-        scopes: vec![],
         generation: Generation::new(1),
-        attributes: BTreeMap::new(),
     }
 }
 

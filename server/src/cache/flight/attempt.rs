@@ -35,7 +35,7 @@ use crate::{
     provider::{GrantUse, MintFailure, MintRequest, MintResult, Minted},
     store::{CallOutcome, Commit, Committed, Fence, TokenRow},
     time::Timestamp,
-    types::{Fingerprint, Generation, Secret, Token, TokenKey},
+    types::{Fingerprint, Generation, Secret, Terms, Token, TokenKey},
 };
 
 /// Why a token is wanted.
@@ -328,14 +328,12 @@ impl Attempt {
         scopes.sort_unstable();
         Ok(Token {
             access_token: minted.access_token,
-            token_type: minted.token_type,
+            terms: Terms::new(minted.token_type, scopes, minted.attributes),
             issued_at: now,
             expires_at,
             refresh_at,
-            scopes,
             generation: base.generation.next(),
             fingerprint,
-            attributes: minted.attributes,
         })
     }
 

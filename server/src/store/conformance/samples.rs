@@ -9,7 +9,7 @@ use crate::{
         LeaseOwner, LeaseScope, RotationIntent, SharedStore, TokenRow,
     },
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, ReplicaId, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, ReplicaId, Secret, Selector, Terms, Token, TokenKey},
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -40,13 +40,15 @@ pub(super) fn token(generation: u64, access_token: &str) -> Token {
     Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new(
+            "Bearer".into(),
+            vec!["read".into()],
+            [("instance_url".to_owned(), "https://one.example".to_owned())].into(),
+        ),
         issued_at: at(1_700_000_000_123),
         expires_at: at(1_700_003_600_123),
         refresh_at: at(1_700_003_000_001),
-        scopes: vec!["read".into()],
         generation: Generation::new(generation),
-        attributes: [("instance_url".to_owned(), "https://one.example".to_owned())].into(),
     }
 }
 

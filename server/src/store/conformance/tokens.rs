@@ -9,7 +9,7 @@ use crate::{
     error::ErrorKind,
     store::{Commit, Committed, FailedAttempt, Failures, Fence, SharedStore, TokenRow},
     time::Timestamp,
-    types::{Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
+    types::{Fingerprint, Generation, KeyHash, Secret, Selector, Terms, Token, TokenKey},
 };
 
 pub(super) async fn an_unknown_key_has_no_row(store: SharedStore) {
@@ -30,7 +30,7 @@ pub(super) async fn a_token_reloads_equal_to_the_byte(store: SharedStore) {
         );
         let key = TokenKey::new(selector);
         let attributes = [("empty".into(), String::new()), (unicode.into(), secret.into())].into();
-        let token = Token { token_type: unicode.into(), scopes: vec![unicode.into()], attributes, ..token(1, secret) };
+        let token = Token { terms: Terms::new(unicode.into(), vec![unicode.into()], attributes), ..token(1, secret) };
         assert_eq!(store.commit(commit_of(&key, token.clone())).await, Ok(Committed::Stored));
         let expected = TokenRow {
             key: key.clone(),
@@ -49,12 +49,10 @@ pub(super) async fn extreme_values_reload_equal(store: SharedStore) {
     let key = TokenKey::new(Selector::new(credential("a"), vec![], None, vec![]));
     let token = Token {
         access_token: Secret::from(""),
-        token_type: String::new(),
+        terms: Terms::new(String::new(), vec![], [].into()),
         issued_at: Timestamp::MIN,
         expires_at: Timestamp::MAX,
         refresh_at: at(-1),
-        scopes: vec![],
-        attributes: [].into(),
         ..token(1, "")
     };
     let commit = Commit { last_used_at: Timestamp::MIN, ..commit_of(&key, token.clone()) };

@@ -26,7 +26,7 @@ impl State {
                 generation: token.generation,
                 config: row.config,
                 access_token: token.access_token.clone(),
-                attributes: Secret::new(String::from_utf8(json_of(&token.attributes)).unwrap_or_default()),
+                attributes: Secret::new(String::from_utf8(json_of(token.terms.attributes())).unwrap_or_default()),
             })
         });
         secrets.take(limit).collect()
@@ -89,7 +89,8 @@ impl State {
         let token = self.tokens.get_mut(&key)?.token.as_mut()?;
         let same = token.generation == generation && token.access_token == *old;
         let attributes = serde_json::from_str(attributes.expose()).ok().filter(|_| same)?;
-        (token.access_token, token.attributes) = (access_token, attributes);
+        token.access_token = access_token;
+        token.terms = std::mem::take(&mut token.terms).with_attributes(attributes);
         Some(())
     }
 

@@ -13,7 +13,7 @@ use tokencache_testkit::Postgres;
 use super::*;
 use crate::{
     store::{Applied, Fence, LeaseOwner},
-    types::{Fingerprint, Secret, Selector, Token, TokenKey},
+    types::{Fingerprint, Secret, Selector, Terms, Token, TokenKey},
 };
 
 /// Adds a column that older programs do not know.
@@ -68,13 +68,11 @@ fn commit(credential: &str, generation: u64) -> Commit {
     let token = Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![], [].into()),
         issued_at: Timestamp::from_millis(1),
         expires_at: Timestamp::from_millis(3),
         refresh_at: Timestamp::from_millis(2),
-        scopes: vec![],
         generation: Generation::new(generation),
-        attributes: [].into(),
     };
     let key = TokenKey::new(Selector::new(credential, vec![], None, vec![]));
     let config = Fingerprint::of_bytes(b"config");

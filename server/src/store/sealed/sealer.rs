@@ -81,10 +81,11 @@ impl Sealer {
         let (key, config) = (commit.key.hash(), commit.config);
         let place = |column| Place::of_token(key, column, commit.token.generation, config);
         let access_token = self.seal(&place(TokenColumn::AccessToken), &commit.token.access_token)?;
-        let attributes = attributes_as_text(&commit.token.attributes);
+        let attributes = attributes_as_text(commit.token.terms.attributes());
         let attributes = self.seal(&place(TokenColumn::Attributes), &attributes)?;
         commit.token.access_token = access_token;
-        commit.token.attributes = [(SEALED_ATTRIBUTES.to_owned(), attributes.expose().clone())].into();
+        let attributes = [(SEALED_ATTRIBUTES.to_owned(), attributes.expose().clone())];
+        commit.token.terms = commit.token.terms.with_attributes(attributes.into());
         commit.grant = match commit.grant {
             Some(update) => Some(self.seal_update(commit.key.credential(), update)?),
             None => None,
@@ -141,12 +142,14 @@ impl Sealer {
     fn open_token(&self, key: KeyHash, config: Fingerprint, mut token: Token) -> Result<Token, Unopened> {
         let place = |column| Place::of_token(key, column, token.generation, config);
         let access_token = self.open(&place(TokenColumn::AccessToken), &token.access_token)?;
-        let attributes = match token.attributes.get(SEALED_ATTRIBUTES).filter(|_| token.attributes.len() == 1) {
+        let kept = token.terms.attributes();
+        let attributes = match kept.get(SEALED_ATTRIBUTES).filter(|_| kept.len() == 1) {
             Some(sealed) => self.open(&place(TokenColumn::Attributes), &sealed.as_str().into())?,
-            None if self.accept_plaintext => attributes_as_text(&token.attributes),
+            None if self.accept_plaintext => attributes_as_text(kept),
             None => return Err(Unopened::Plaintext),
         };
-        token.attributes = serde_json::from_str(attributes.expose()).map_err(|_| Unopened::Malformed)?;
+        let attributes = serde_json::from_str(attributes.expose()).map_err(|_| Unopened::Malformed)?;
+        token.terms = token.terms.with_attributes(attributes);
         token.access_token = access_token;
         Ok(token)
     }

@@ -172,7 +172,7 @@ async fn nothing_is_kept_in_the_clear() {
     let mut kept = vec![];
     let row = inner.load(key("a").hash()).await.expect("it answers").expect("it is there").token.expect("a token");
     kept.push(row.access_token.expose().clone());
-    kept.extend(row.attributes.into_iter().map(|(name, value)| name + &value));
+    kept.extend(row.terms.attributes().iter().map(|(name, value)| format!("{name}{value}")));
     let grant = inner.load_grant(credential("a")).await.expect("it answers").expect("it is there");
     kept.extend([grant.refresh_token, grant.previous.expect("there is one")].map(|secret| secret.expose().clone()));
     let late = inner.candidates(credential("a")).await.expect("it answers");

@@ -12,7 +12,7 @@ use crate::{
         AuditRow, Event, EventKind, Failures, Grant, GrantCandidate, Holder, MAX_LEASE, OpenIntent, StrayCall, TokenRow,
     },
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Terms, Token, TokenKey},
 };
 
 /// A row that this program cannot have written. It names the column, never the value.
@@ -140,14 +140,16 @@ impl TokenColumns {
         let attributes = self.attributes.ok_or(BadRow("attributes"))?;
         Ok(Some(Token {
             access_token: secret(access_token, "access_token")?,
-            token_type: self.token_type.ok_or(BadRow("token_type"))?,
+            terms: Terms::new(
+                self.token_type.ok_or(BadRow("token_type"))?,
+                list(&self.granted_scopes.unwrap_or_default(), "granted_scopes")?,
+                serde_json::from_slice(&attributes).map_err(|_| BadRow("attributes"))?,
+            ),
             issued_at: timestamp(self.issued_at, "issued_at")?,
             expires_at: timestamp(self.expires_at, "expires_at")?,
             refresh_at: timestamp(self.refresh_at, "refresh_at")?,
-            scopes: list(&self.granted_scopes.unwrap_or_default(), "granted_scopes")?,
             generation,
             fingerprint: fingerprint(&self.fingerprint.unwrap_or_default(), "fingerprint")?,
-            attributes: serde_json::from_slice(&attributes).map_err(|_| BadRow("attributes"))?,
         }))
     }
 }

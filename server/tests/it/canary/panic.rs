@@ -9,7 +9,7 @@ use tokencache_server::{
     provider::{MintFailure, MintRequest, Minted, registry::ProviderRegistry},
     store::{Commit, Fence, Grant, GrantCandidate, GrantSeed, GrantUpdate, TokenRow},
     time::Timestamp,
-    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, Secret, Selector, Terms, Token, TokenKey},
 };
 
 use super::{
@@ -43,13 +43,11 @@ fn token() -> Token {
     Token {
         fingerprint: Fingerprint::of(&secret()),
         access_token: secret(),
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![], attributes()),
         issued_at: at,
         expires_at: at,
         refresh_at: at,
-        scopes: vec![],
         generation: Generation::new(1),
-        attributes: attributes(),
     }
 }
 

@@ -22,7 +22,7 @@ use tokencache_server::{
         sealed::{KeyCensus, KeyMaterial},
     },
     time::{SystemClock, Timestamp},
-    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Token, TokenKey},
+    types::{CredentialName, Fingerprint, Generation, KeyHash, Secret, Selector, Terms, Token, TokenKey},
 };
 use tokencache_testkit::{ChildGuard, Postgres};
 use tokio::time::{sleep, timeout};
@@ -220,13 +220,11 @@ fn commit(number: usize, generation: u64) -> Commit {
     let token = Token {
         fingerprint: Fingerprint::of(&access_token),
         access_token,
-        token_type: "Bearer".into(),
+        terms: Terms::new("Bearer".into(), vec![], [("number".to_owned(), number.to_string())].into()),
         issued_at: at,
         expires_at: at,
         refresh_at: at,
-        scopes: vec![],
         generation: Generation::new(generation),
-        attributes: [("number".to_owned(), number.to_string())].into(),
     };
     let config = Fingerprint::of_bytes(b"config");
     Commit { key: key(number), token, fence: Fence::Next, config, last_used_at: at, grant: None }
