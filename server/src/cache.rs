@@ -423,6 +423,12 @@ impl TokenCache {
         }
     }
 
+    /// When a key is to be refreshed whose token in memory is not due yet.
+    fn not_before(&self, key: &TokenKey, now: Timestamp) -> Option<Timestamp> {
+        let entry = self.parts.memory.get(key.hash_ref())?;
+        Some(entry.token.refresh_at).filter(|refresh_at| now < *refresh_at)
+    }
+
     /// Whether somebody watches a key, or has asked for it within its idle window.
     fn is_in_use(&self, key: &TokenKey, now: Timestamp) -> bool {
         let lately = self.parts.memory.get(&key.hash()).is_some_and(|entry| {
