@@ -82,19 +82,18 @@ fn ends_with<T>(
 where
     T: Send + 'static,
 {
-    let end = Box::pin(async move {
-        tokio::select! {
-            () = draining.cancelled() => {
-                Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one")
-            }
-            error = lost => error,
-        }
-    });
-    let mut end = Some(end);
+    // Two boxes and no `select!`, which would have room for both twice: as long as a stream is open it has all of this.
+    let mut ends = Some((Box::pin(draining.cancelled_owned()), Box::pin(lost)));
     stream::poll_fn(move |context| {
-        let Some(ending) = &mut end else { return Poll::Ready(None) };
-        if let Poll::Ready(error) = ending.as_mut().poll(context) {
-            end = None;
+        let Some((draining, lost)) = &mut ends else { return Poll::Ready(None) };
+        let ended = match draining.as_mut().poll(context) {
+            Poll::Ready(()) => {
+                Poll::Ready(Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one"))
+            }
+            Poll::Pending => lost.as_mut().poll(context),
+        };
+        if let Poll::Ready(error) = ended {
+            ends = None;
             return Poll::Ready(Some(Err(status::to_status(&error))));
         }
         items.poll_next_unpin(context)

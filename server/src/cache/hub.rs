@@ -24,8 +24,8 @@ pub enum Change {
     Token(Arc<Entry>),
     /// Tokens below this generation are no longer to be used.
     Invalidated(Generation),
-    /// There is no valid token.
-    Unavailable(Error),
+    /// There is no valid token. Boxed, for it is rare, and each watched key has room for many changes.
+    Unavailable(Box<Error>),
 }
 
 /// The watched keys. Touched when a token changes, never on a hit.
@@ -35,9 +35,9 @@ pub struct Hub(Arc<Mutex<HashMap<KeyHash, broadcast::Sender<Change>>>>);
 impl Hub {
     /// Watches a key from now on.
     #[must_use]
-    pub fn watch(&self, key: KeyHash) -> Watch {
+    pub fn watch(&self, key: TokenKey) -> Watch {
         let mut watched = self.lock();
-        let changes = watched.entry(key).or_insert_with(|| broadcast::Sender::new(BACKLOG)).subscribe();
+        let changes = watched.entry(key.hash()).or_insert_with(|| broadcast::Sender::new(BACKLOG)).subscribe();
         Watch { key, changes: Some(changes), hub: Arc::clone(&self.0) }
     }
 
@@ -67,7 +67,7 @@ impl Hub {
     pub fn unavailable(&self, key: &TokenKey, error: &Error, memory: &Memory, now: Timestamp) {
         let valid = memory.get(&key.hash()).is_some_and(|entry| now < entry.token.expires_at);
         if !valid {
-            self.tell(&key.hash(), || Change::Unavailable(error.clone()));
+            self.tell(&key.hash(), || Change::Unavailable(Box::new(error.clone())));
         }
     }
 
@@ -95,12 +95,18 @@ pub enum Heard {
 /// One watcher's ear. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watch {
-    key: KeyHash,
+    key: TokenKey,
     changes: Option<broadcast::Receiver<Change>>,
     hub: Arc<Mutex<HashMap<KeyHash, broadcast::Sender<Change>>>>,
 }
 
 impl Watch {
+    /// What is watched.
+    #[must_use]
+    pub fn key(&self) -> &TokenKey {
+        &self.key
+    }
+
     /// The next change. Cancel-safe. `None` only when the hub is gone.
     pub async fn next(&mut self) -> Option<Heard> {
         match self.changes.as_mut()?.recv().await {
@@ -115,8 +121,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.changes = None;
         let mut watched = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.get(&self.key).is_some_and(|changes| changes.receiver_count() == 0) {
-            watched.remove(&self.key);
+        if watched.get(self.key.hash_ref()).is_some_and(|changes| changes.receiver_count() == 0) {
+            watched.remove(self.key.hash_ref());
         }
     }
 }
@@ -125,14 +131,16 @@ impl Drop for Watch {
 mod tests {
     use super::*;
 
-    const KEY: KeyHash = KeyHash::from_bytes([1; 32]);
+    fn key() -> TokenKey {
+        Entry::sample("c", "x").key
+    }
 
     #[tokio::test]
     async fn all_watchers_hear_each_change_in_order() {
         let hub = Hub::default();
-        let mut watches = [hub.watch(KEY), hub.watch(KEY)];
+        let mut watches = [hub.watch(key()), hub.watch(key())];
         for generation in 1..=50 {
-            hub.invalidated(&KEY, Generation::new(generation));
+            hub.invalidated(key().hash_ref(), Generation::new(generation));
         }
         for watch in &mut watches {
             for expected in 1..=50 {
@@ -148,18 +156,18 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_that_is_too_slow_is_told_so() {
         let hub = Hub::default();
-        let mut watch = hub.watch(KEY);
-        (0..100).for_each(|generation| hub.invalidated(&KEY, Generation::new(generation)));
+        let mut watch = hub.watch(key());
+        (0..100).for_each(|generation| hub.invalidated(key().hash_ref(), Generation::new(generation)));
         assert!(matches!(watch.next().await, Some(Heard::Missed)));
     }
 
     #[test]
     fn nothing_is_kept_of_a_key_that_nobody_watches() {
         let hub = Hub::default();
-        let (one, other) = (hub.watch(KEY), hub.watch(KEY));
-        assert_eq!((hub.watchers(&KEY), hub.watches()), (2, 2));
+        let (one, other) = (hub.watch(key()), hub.watch(key()));
+        assert_eq!((hub.watchers(key().hash_ref()), hub.watches()), (2, 2));
         drop(one);
-        assert_eq!(hub.watchers(&KEY), 1);
+        assert_eq!(hub.watchers(key().hash_ref()), 1);
         drop(other);
         assert!(hub.lock().is_empty());
     }

@@ -14,14 +14,13 @@ use crate::{
     credential::Credential,
     error::Result,
     policy::{Authorized, WatchRequest},
-    types::{Generation, TokenKey},
+    types::Generation,
 };
 
 /// A watch of one key.
 struct Watcher {
     cache: Arc<TokenCache>,
     credential: Arc<Credential>,
-    key: TokenKey,
     changes: Watch,
     begun: bool,
     /// The last generation told, and the last floor: neither is told twice, and neither goes back.
@@ -42,8 +41,7 @@ impl TokenCache {
             cache: Arc::clone(self),
             credential: Arc::clone(credential),
             // Before the current token is looked up: nothing that happens from now on is missed.
-            changes: self.parts.hub.watch(key.hash()),
-            key,
+            changes: self.parts.hub.watch(key),
             begun: false,
             told: Generation::NONE,
             floor: Generation::NONE,
@@ -71,9 +69,9 @@ impl Watcher {
     }
 
     async fn current(&self) -> Change {
-        match self.cache.current(&self.credential, &self.key, Need::default()).await {
+        match self.cache.current(&self.credential, self.changes.key(), Need::default()).await {
             Ok(entry) => Change::Token(entry),
-            Err(error) => Change::Unavailable(error),
+            Err(error) => Change::Unavailable(Box::new(error)),
         }
     }
 

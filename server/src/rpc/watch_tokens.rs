@@ -97,7 +97,7 @@ mod tests {
         for change in [
             Change::Token(entry),
             Change::Invalidated(Generation::new(7)),
-            Change::Unavailable(Error::new(ErrorKind::UpstreamDown, "down")),
+            Change::Unavailable(Box::new(Error::new(ErrorKind::UpstreamDown, "down"))),
         ] {
             let expected =
                 v1::WatchTokensResponse { selector: Some(selector.clone()), event: Some(event(change.clone())) };
