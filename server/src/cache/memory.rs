@@ -227,6 +227,7 @@ impl Memory {
             }
             None => Op::Put(Arc::clone(&entry)),
         });
+        self.near.fit(self.entries.entry_count());
         result.into_entry().map_or(entry, |present| present.into_value())
     }
 
