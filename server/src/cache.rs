@@ -259,6 +259,32 @@ impl TokenCache {
         Ok(Served { entry: (!is_known).then(|| Arc::clone(&entry)), verified, current: entry, hit, at })
     }
 
+    /// The token of a hit that nothing is unusual about: it is fresh, this replica is in touch with the others, and the
+    /// caller has neither seen a later one nor reports one. Nothing has happened by that: see [`TokenCache::note_hit`].
+    #[must_use]
+    pub fn peek(&self, request: &Authorized<TokenRequest>) -> Option<Served> {
+        let term = self.parts.trust.term()?;
+        if request.rejected.is_some() {
+            return None;
+        }
+        let key = TokenKey::new(request.selector.clone());
+        let (entry, at) = (self.held(&key, Need::default())?, self.now());
+        let generation = entry.token.generation;
+        let usual = freshness(&entry.token, at, request.min_validity) == Freshness::Fresh
+            && request.if_generation_not.is_none_or(|known| known <= generation)
+            && entry.is_stored()
+            && self.parts.trust.term() == Some(term);
+        let is_known = request.if_generation_not == Some(generation);
+        let told = (!is_known).then(|| Arc::clone(&entry));
+        usual.then_some(Served { entry: told, verified: true, current: entry, hit: true, at })
+    }
+
+    /// Notes that a token which was peeked at is served.
+    pub fn note_hit(&self, served: &Served) {
+        self.parts.metrics.hits.inc();
+        served.current.mark_used(served.at);
+    }
+
     /// Takes a generation out of service that a caller reports along with its request for the next one.
     async fn take_report(
         &self,

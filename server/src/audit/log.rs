@@ -235,6 +235,18 @@ impl AuditLog {
         self.put(event)
     }
 
+    /// Records an event as [`AuditLog::record_later`], where the sinks take what they get. `None`: nothing is recorded yet.
+    #[must_use]
+    pub fn record_if_flowing(&self, event: AuditEvent) -> Option<Option<Receipt>> {
+        match &self.0.way {
+            Way::Queue(queue) if self.0.when_down != WhenDown::Open => {
+                let queued = queue.add_to_flowing(self.0.clock.now(), event)?;
+                Some(Some(self.receipt(queue, queued)))
+            }
+            Way::Direct | Way::Queue(_) => self.put(event).ok(),
+        }
+    }
+
     /// Records an event that no answer waits for. If there is no room, it is lost, and counted.
     pub fn note(&self, event: AuditEvent) {
         let at = self.0.clock.now();
@@ -268,12 +280,17 @@ impl AuditLog {
                 Ok(None)
             }
             Way::Queue(queue) => {
-                let Some(Queued { batch, stalled }) = queue.add(at, event) else {
-                    return Err(down("the audit log takes no more events, and nothing is answered without"));
-                };
-                Ok(Some(Receipt { batch, queue: Arc::clone(queue), timeout: self.0.timeout, stalled }))
+                let queued = queue
+                    .add(at, event)
+                    .ok_or_else(|| down("the audit log takes no more events, and nothing is answered without"))?;
+                Ok(Some(self.receipt(queue, queued)))
             }
         }
+    }
+
+    fn receipt(&self, queue: &Arc<Queue>, queued: Queued) -> Receipt {
+        let Queued { batch, stalled } = queued;
+        Receipt { batch, queue: Arc::clone(queue), timeout: self.0.timeout, stalled }
     }
 
     fn keep(&self, at: Timestamp, event: AuditEvent) {

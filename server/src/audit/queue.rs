@@ -95,6 +95,14 @@ struct State {
 }
 
 impl State {
+    fn add(&mut self, at: Timestamp, event: AuditEvent, stalled: bool) -> Option<Queued> {
+        if self.events.len() >= ROOM || self.closing {
+            return None;
+        }
+        self.events.push((at, event));
+        Some(Queued { batch: Arc::clone(&self.batch), stalled })
+    }
+
     /// Whether a batch that was taken is not written yet though it has had time enough.
     fn is_stalled(&mut self) -> bool {
         self.forget_what_is_over();
@@ -140,12 +148,14 @@ impl Queue {
     /// Adds an event; the writer may sleep on until [`Queue::wake`]. `None`: there is no room, or the log is closed.
     pub(super) fn add(&self, at: Timestamp, event: AuditEvent) -> Option<Queued> {
         let mut state = self.lock();
-        if state.events.len() >= ROOM || state.closing {
-            return None;
-        }
-        state.events.push((at, event));
         let stalled = state.is_stalled();
-        Some(Queued { batch: Arc::clone(&state.batch), stalled })
+        state.add(at, event, stalled)
+    }
+
+    /// The same, unless the sinks have stalled.
+    pub(super) fn add_to_flowing(&self, at: Timestamp, event: AuditEvent) -> Option<Queued> {
+        let mut state = self.lock();
+        if state.is_stalled() { None } else { state.add(at, event, false) }
     }
 
     /// Has the writer see what was added.

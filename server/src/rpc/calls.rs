@@ -71,7 +71,7 @@ pub struct Row(usize);
 
 impl Row {
     /// That of nearly all calls.
-    const GET_TOKEN: Self = Self(Rpc::GetToken as usize);
+    pub(super) const GET_TOKEN: Self = Self(Rpc::GetToken as usize);
 
     /// Of a request's path.
     #[must_use]

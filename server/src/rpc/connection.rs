@@ -94,8 +94,7 @@ pub(super) async fn serve(
     let (peer, facts) = (facts.peer, Arc::new(facts));
     let hold = Hold::default();
     let wire = Wire::new(stream, standing.is_in_disgrace(peer), hold.clone());
-    // Boxed, for hyper moves it from place to place, and it is large.
-    let service = service_fn(|request| Box::pin(Arc::clone(&front).answer(Arc::clone(&facts), hold.clone(), request)));
+    let service = service_fn(|request| front.answer(&facts, &hold, request));
     let connection = protocol.serve_connection(TokioIo::new(wire.clone()), service);
     let mut turns = pin!(Turns { connection, wire: wire.clone() });
     let ended = select! {

@@ -1,8 +1,14 @@
 //! What every call passes first: the shedding of what is too much, its deadline, and the two ways on.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::ready,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,12 +23,13 @@ use super::{
     get_token,
     headers::AnswerHeaders,
     hold::Hold,
+    message::Again,
     shed::Shed,
     timeout_of,
     token_service::Tokens,
     traced, watch_tokens,
 };
-use crate::trace::Tracer;
+use crate::trace::{Span, Tracer};
 
 /// What a caller is told whose call panicked.
 const PANIC: &str = "the broker has a bug; its log tells more";
@@ -46,41 +53,67 @@ pub(super) struct Front {
     pub(super) tracer: Tracer,
 }
 
+/// An answer that is there, or is to be waited for.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+
 impl Front {
-    /// Answers a request.
-    pub(super) async fn answer(
-        self: Arc<Self>,
-        facts: Arc<Facts>,
-        hold: Hold,
-        request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
+    /// Answers a request: a hit before this returns, whatever has to wait by a future.
+    pub(super) fn answer(self: &Arc<Self>, facts: &Arc<Facts>, hold: &Hold, request: Request<Incoming>) -> Answering {
         let (begun, row) = (Instant::now(), Row::of(request.uri().path()));
-        let mut response = match self.shed.admit() {
-            Ok(_place) => {
-                let (deadline, span) = (timeout_of(request.headers()), traced::begin(&self.tracer, row, &request));
-                // A panic ends its call; without this it would end the connection, with all of its calls.
-                let answer = AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind();
-                let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
-                // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
-                let answer = pin!(answer);
-                let answer = within(deadline, answer);
-                match span {
-                    None => answer.await,
-                    Some(span) => Box::pin(traced::record(span, answer)).await,
-                }
-            }
-            Err(status) => refusal(&status),
+        let place = match self.shed.admit() {
+            Ok(place) => place,
+            Err(status) => return Box::pin(ready(Ok(self.seal(begun, row, refusal(&status))))),
         };
-        self.calls.count(row, response.status(), response.headers());
-        self.headers.add(response.headers_mut(), begun.elapsed());
-        Ok(response)
+        let span = traced::begin(&self.tracer, row, &request);
+        let mut request = request.map(Again::new);
+        if let Some(tokens) = self.offer.tokens.as_ref().filter(|_| span.is_none() && row == Row::GET_TOKEN) {
+            let attempt = AssertUnwindSafe(|| get_token::answer_at_once(tokens, facts, hold, &mut request));
+            let answer = catch_unwind(attempt).unwrap_or_else(|_| Some(refusal(&Status::internal(PANIC))));
+            if let Some(response) = answer {
+                return Box::pin(ready(Ok(self.seal(begun, row, response))));
+            }
+        }
+        let (front, facts, hold) = (Arc::clone(self), Arc::clone(facts), hold.clone());
+        Box::pin(async move {
+            let response = front.answer_later(facts, hold, span, request).await;
+            drop(place);
+            Ok(front.seal(begun, row, response))
+        })
     }
 
-    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Incoming>) -> Response<Answer> {
+    /// Answers a request that may have to wait, within its caller's deadline and as part of its span.
+    async fn answer_later(
+        &self,
+        facts: Arc<Facts>,
+        hold: Hold,
+        span: Option<Span>,
+        request: Request<Again>,
+    ) -> Response<Answer> {
+        let deadline = timeout_of(request.headers());
+        // A panic ends its call; without this it would end the connection, with all of its calls.
+        let answer = AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind();
+        let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
+        // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
+        let answer = pin!(answer);
+        let answer = within(deadline, answer);
+        match span {
+            None => answer.await,
+            Some(span) => Box::pin(traced::record(span, answer)).await,
+        }
+    }
+
+    /// Counts an answer, and adds what every answer has.
+    fn seal(&self, begun: Instant, row: Row, mut response: Response<Answer>) -> Response<Answer> {
+        self.calls.count(row, response.status(), response.headers());
+        self.headers.add(response.headers_mut(), begun.elapsed());
+        response
+    }
+
+    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Again>) -> Response<Answer> {
         let answered = match (&self.offer.tokens, request.uri().path()) {
             (Some(tokens), get_token::PATH) => get_token::answer(tokens, &facts, hold, request).await,
             (Some(tokens), watch_tokens::PATH) => Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await,
-            _ => return Box::pin(self.route(facts, request)).await,
+            _ => Err(request),
         };
         match answered {
             Ok(response) => response,
@@ -89,11 +122,7 @@ impl Front {
         }
     }
 
-    async fn route<B>(&self, facts: Arc<Facts>, mut request: Request<B>) -> Response<Answer>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn route(&self, facts: Arc<Facts>, mut request: Request<Again>) -> Response<Answer> {
         request.extensions_mut().insert(facts);
         let Ok(response) = self.offer.routes.clone().call(request).await;
         response.map(Answer::from)

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message as _;
 use tokencache_proto::v1::{self, Freshness};
 use tonic::{Status, body::Body};
@@ -17,10 +16,10 @@ use super::{
     answer::Answer,
     call_of, convert,
     hold::Hold,
-    message::{Again, TokenMessage, framed, key, read},
+    message::{Again, TokenMessage, framed, key, read, read_at_once},
     token_service::Tokens,
 };
-use crate::cache::Served;
+use crate::{cache::Served, pipeline::Issued};
 
 /// Its path.
 pub(super) const PATH: &str = "/tokencache.v1.TokenService/GetToken";
@@ -28,24 +27,40 @@ pub(super) const PATH: &str = "/tokencache.v1.TokenService/GetToken";
 /// `GetTokenResponse.token`.
 const TOKEN: u8 = key(1);
 
+/// Answers a call that nothing is unusual about and that has not to wait. `None`: nothing has happened yet, and the request
+/// is as it was.
+pub(super) fn answer_at_once(
+    tokens: &Tokens,
+    facts: &Arc<Facts>,
+    hold: &Hold,
+    request: &mut Request<Again>,
+) -> Option<Response<Answer>> {
+    let message = read_at_once(request.body_mut())?;
+    let issued = tokens.issued_at_once(&call_of(Some(facts), request.headers()), message)?;
+    Some(held_back(hold, issued))
+}
+
 /// Answers a call, or hands its request back.
 pub(super) async fn answer(
     tokens: &Tokens,
     facts: &Arc<Facts>,
     hold: &Hold,
-    request: Request<Incoming>,
+    request: Request<Again>,
 ) -> Result<Response<Answer>, Request<Again>> {
     let (head, message) = read(request).await?;
     let issued = tokens.issued(call_of(Some(facts), &head.headers), message).await;
     Ok(match issued {
-        Ok((served, receipt)) => {
-            if let Some(receipt) = receipt {
-                hold.until(receipt);
-            }
-            Answer::Message(encode(&served)).into_response()
-        }
+        Ok(issued) => held_back(hold, issued),
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
     })
+}
+
+/// The answer, which leaves once its event is on record.
+fn held_back(hold: &Hold, (served, receipt): Issued) -> Response<Answer> {
+    if let Some(receipt) = receipt {
+        hold.until(receipt);
+    }
+    Answer::Message(encode(&served)).into_response()
 }
 
 /// The answer as a message with its prefix.

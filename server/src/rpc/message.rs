@@ -2,14 +2,14 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Request, request::Parts};
 use http_body::{Body as _, Frame};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message as _;
 
@@ -19,40 +19,28 @@ use crate::{cache::memory::Entry, time::Timestamp};
 /// A message's prefix: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 pub(super) const PREFIX: usize = 5;
 
-/// The one message of a request, with its prefix.
-async fn whole(mut body: Incoming) -> Result<Bytes, Again> {
-    let mut begun = Bytes::new();
-    while !body.is_end_stream() {
-        match body.frame().await {
-            None => break,
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                begun = if begun.is_empty() { data } else { [begun, data].concat().into() };
-            }
-            // The stream is broken: nobody hears the answer.
-            Some(Err(_)) => return Err(Again { begun: Some(begun), rest: Some(body) }),
-        }
-        if length(&begun).is_some_and(|length| length.is_none_or(|length| length > MAX_REQUEST || begun.len() > length))
-        {
-            return Err(Again { begun: Some(begun), rest: Some(body) });
-        }
-    }
-    if length(&begun) == Some(Some(begun.len())) { Ok(begun) } else { Err(Again { begun: Some(begun), rest: None }) }
-}
-
 /// A request with its one message; one that is unusual, as it came.
 pub(super) async fn read<T: prost::Message + Default>(
-    request: Request<Incoming>,
+    mut request: Request<Again>,
 ) -> Result<(Parts, T), Request<Again>> {
-    let (head, body) = request.into_parts();
-    let bytes = match whole(body).await {
-        Ok(bytes) => bytes,
-        Err(again) => return Err(Request::from_parts(head, again)),
-    };
-    match T::decode(bytes.slice(PREFIX..)) {
-        Ok(message) => Ok((head, message)),
-        Err(_) => Err(Request::from_parts(head, Again { begun: Some(bytes), rest: None })),
+    let bytes = poll_fn(|context| request.body_mut().poll_whole(context)).await;
+    match bytes.as_ref().and_then(decoded) {
+        Some(message) => Ok((request.into_parts().0, message)),
+        None => Err(request),
     }
+}
+
+/// The one message of a request, if all of it is here and it is not unusual.
+pub(super) fn read_at_once<T: prost::Message + Default>(body: &mut Again) -> Option<T> {
+    // Who waits for the rest later asks for it anew.
+    match body.poll_whole(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(bytes) => bytes.as_ref().and_then(decoded),
+        Poll::Pending => None,
+    }
+}
+
+fn decoded<T: prost::Message + Default>(message: &Bytes) -> Option<T> {
+    T::decode(message.slice(PREFIX..)).ok()
 }
 
 /// The length of the message that begins here, with its prefix; inner `None`: it is compressed. Outer `None`: it is not yet
@@ -63,11 +51,42 @@ pub(super) fn length(begun: &[u8]) -> Option<Option<usize>> {
     Some((*compressed == 0).then_some(PREFIX + length as usize))
 }
 
-/// A request's body from its beginning, after that has been read.
+/// A request's body, whose beginning may have been read: who reads it gets that again.
 #[derive(Debug)]
 pub(super) struct Again {
     begun: Option<Bytes>,
-    rest: Option<Incoming>,
+    rest: Incoming,
+}
+
+impl Again {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { begun: None, rest: body }
+    }
+
+    /// Reads on until the body's one message is here, with its prefix. `None`: it is not as nearly all are.
+    fn poll_whole(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        while !self.rest.is_end_stream() {
+            match ready!(Pin::new(&mut self.rest).poll_frame(context)) {
+                None => break,
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.begun = Some(match self.begun.take() {
+                        None => data,
+                        Some(begun) => [begun, data].concat().into(),
+                    });
+                }
+                // The stream is broken: nobody hears the answer.
+                Some(Err(_)) => return Poll::Ready(None),
+            }
+            let begun = self.begun.as_deref().unwrap_or_default();
+            let is_too_long = |length| length > MAX_REQUEST || begun.len() > length;
+            if length(begun).is_some_and(|length| length.is_none_or(is_too_long)) {
+                return Poll::Ready(None);
+            }
+        }
+        let whole = self.begun.clone().unwrap_or_default();
+        Poll::Ready((length(&whole) == Some(Some(whole.len()))).then_some(whole))
+    }
 }
 
 impl http_body::Body for Again {
@@ -78,10 +97,9 @@ impl http_body::Body for Again {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match (self.begun.take(), &mut self.rest) {
-            (Some(begun), _) => Poll::Ready(Some(Ok(Frame::data(begun)))),
-            (None, Some(rest)) => Pin::new(rest).poll_frame(context),
-            (None, None) => Poll::Ready(None),
+        match self.begun.take() {
+            Some(begun) => Poll::Ready(Some(Ok(Frame::data(begun)))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
         }
     }
 }

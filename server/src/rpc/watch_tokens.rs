@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use prost::Message as _;
 use tokencache_proto::v1;
 use tonic::{Status, body::Body};
@@ -34,7 +33,7 @@ pub(super) async fn answer(
     tokens: &Tokens,
     facts: &Arc<Facts>,
     hold: &Hold,
-    request: Request<Incoming>,
+    request: Request<Again>,
 ) -> Result<Response<Answer>, Request<Again>> {
     let (head, message) = read(request).await?;
     let told = tokens.told(call_of(Some(facts), &head.headers), message).await;
