@@ -96,7 +96,7 @@ pub(super) async fn serve(
     let wire = Wire::new(stream, standing.is_in_disgrace(peer), hold.clone());
     let service = service_fn(|request| front.answer(&facts, &hold, request));
     let connection = protocol.serve_connection(TokioIo::new(wire.clone()), service);
-    let mut turns = pin!(Turns { connection, wire: wire.clone() });
+    let mut turns = pin!(Turns { connection, wire: wire.clone(), stepped_back: false });
     let ended = select! {
         ended = &mut turns => ended,
         () = stop.cancelled() => {
@@ -122,6 +122,7 @@ pin_project_lite::pin_project! {
         #[pin]
         connection: C,
         wire: Wire,
+        stepped_back: bool,
     }
 }
 
@@ -143,6 +144,14 @@ impl<C: Future<Output = Result<(), BoxError>>> Future for Turns<C> {
         if let Poll::Ready(ended) = turns.connection.poll(context) {
             return Poll::Ready(ended);
         }
+        // What was not asked for in this turn comes from the tasks of calls that had to wait, or of watches. Many are woken
+        // together, and the first would have this task run next, to send its answer alone: the others go before.
+        if !*turns.stepped_back && turns.wire.is_unasked() {
+            *turns.stepped_back = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        *turns.stepped_back = false;
         match turns.wire.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
