@@ -13,6 +13,7 @@
 mod chain;
 mod event;
 mod file;
+mod json;
 mod log;
 mod queue;
 mod reader;

@@ -6,14 +6,16 @@
 
 use std::{
     borrow::Cow,
-    fmt::Write as _,
     time::{Duration, UNIX_EPOCH},
 };
 
 use aws_lc_rs::digest;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::event::{Actor, AuditEvent, Kind, Reason, Rpc};
+use super::{
+    event::{Actor, AuditEvent, Kind, Reason, Rpc},
+    json,
+};
 use crate::{
     store::AuditRow,
     time::Timestamp,
@@ -35,7 +37,8 @@ const HASH_LEN: usize = HASH_MEMBER.len() + 64 + 2;
 pub(super) type Hash = [u8; 32];
 
 /// An event in its written form.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct Line<'a> {
     /// The version of the format.
@@ -112,6 +115,7 @@ pub struct Line<'a> {
     pub after: Option<Cow<'a, str>>,
 }
 
+#[cfg(test)]
 fn is_empty(text: &str) -> bool {
     text.is_empty()
 }
@@ -134,6 +138,7 @@ type Digits = [u8; 64];
 struct Texts {
     at: Option<Timestamp>,
     time: String,
+    from: Option<Peer>,
     peer: String,
     key: String,
     fingerprint: String,
@@ -145,14 +150,13 @@ impl Texts {
         if self.at.replace(at) != Some(at) {
             self.time = rfc3339(at);
         }
-        for text in [&mut self.peer, &mut self.key, &mut self.fingerprint, &mut self.trace] {
+        let from = event.actor.as_ref().map_or(Peer::Unknown, |actor| actor.peer);
+        if self.from.replace(from) != Some(from) {
+            self.peer = if from == Peer::Unknown { String::new() } else { from.to_string() };
+        }
+        for text in [&mut self.key, &mut self.fingerprint, &mut self.trace] {
             text.clear();
         }
-        // Writing to a string does not fail.
-        let _ = match event.actor.as_ref().map_or(Peer::Unknown, |actor| actor.peer) {
-            Peer::Unknown => Ok(()),
-            peer => write!(self.peer, "{peer}"),
-        };
         if let Some(key) = &event.key {
             push_hex(&mut self.key, key.hash().as_bytes());
         }
@@ -218,8 +222,7 @@ impl Chain {
             replica: Cow::from(self.replica.as_str()),
             ..describe(event, &self.texts)
         });
-        // A Vec takes all, and nothing of a line can fail to be written as JSON.
-        let _ = serde_json::to_writer(&mut *out, &line);
+        json::write(out, &line);
         out.pop();
         let mut digits = [0; 64];
         // It has room for exactly these.
@@ -257,13 +260,13 @@ fn describe<'a>(event: &'a AuditEvent, texts: &'a Texts) -> Line<'a> {
     }
 }
 
-/// Appends bytes in lower-case hexadecimal.
+/// Appends bytes, at most 32 of them, in lower-case hexadecimal.
 fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
+    let mut digits = [0; 64];
+    let digits = &mut digits[..2 * bytes.len()];
+    // It has room for exactly these.
+    let _ = hex::encode_to_slice(bytes, digits);
+    text.push_str(str::from_utf8(digits).unwrap_or_default());
 }
 
 type KeyTexts<'a> = (Vec<Cow<'a, str>>, Cow<'a, str>, Vec<Cow<'a, str>>);
