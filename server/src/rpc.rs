@@ -45,6 +45,9 @@ use crate::{
 /// How much earlier than the caller's deadline its answer is given up: it has to travel back in time.
 const MAX_MARGIN: Duration = Duration::from_millis(100);
 
+/// How many items of a stream follow one another before it is seen whether it is to end.
+const LONGEST_RUN: u32 = 32;
+
 /// What the transport says about a call.
 fn call<T>(request: &Request<T>) -> Call {
     call_of(request.extensions().get(), request.metadata().as_ref())
@@ -84,8 +87,17 @@ where
 {
     // Two boxes and no `select!`, which would have room for both twice: as long as a stream is open it has all of this.
     let mut ends = Some((Box::pin(draining.cancelled_owned()), Box::pin(lost)));
+    let mut run = 0;
     stream::poll_fn(move |context| {
         let Some((draining, lost)) = &mut ends else { return Poll::Ready(None) };
+        // First, for when one comes there is little else to do; but not for ever, where they come without a pause.
+        if run < LONGEST_RUN
+            && let Poll::Ready(item) = items.poll_next_unpin(context)
+        {
+            run += 1;
+            return Poll::Ready(item);
+        }
+        let is_run = std::mem::take(&mut run) == LONGEST_RUN;
         let ended = match draining.as_mut().poll(context) {
             Poll::Ready(()) => {
                 Poll::Ready(Error::new(ErrorKind::Draining, "this replica is shutting down: ask another one"))
@@ -96,7 +108,7 @@ where
             ends = None;
             return Poll::Ready(Some(Err(status::to_status(&error))));
         }
-        items.poll_next_unpin(context)
+        if is_run { items.poll_next_unpin(context) } else { Poll::Pending }
     })
 }
 
@@ -139,6 +151,27 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_without_a_pause_ends_all_the_same() {
+        for draining in [true, false] {
+            let stop = CancellationToken::new();
+            let lost = async move {
+                if draining {
+                    std::future::pending::<()>().await;
+                }
+                Error::new(ErrorKind::NotAllowed, "no longer")
+            };
+            let items = ends_with(stream::repeat_with(|| Ok(1)), lost, stop.clone());
+            if draining {
+                stop.cancel();
+            }
+            let ended: Vec<_> = items.take(10_000).collect().await;
+            let expected = if draining { tonic::Code::Unavailable } else { tonic::Code::PermissionDenied };
+            assert_eq!(ended.len(), LONGEST_RUN as usize + 1);
+            assert!(matches!(ended.last(), Some(Err(status)) if status.code() == expected), "{:?}", ended.last());
+        }
+    }
 
     #[test]
     fn the_timeout_header_is_read_as_its_specification_says() {
