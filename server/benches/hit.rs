@@ -5,7 +5,7 @@
 //! (`cargo xtask instructions`), which a busy machine does not disturb. Knowing the caller and asking the policy is measured
 //! in `access`, the audit log in `audit`.
 
-use std::{env, hint::black_box, sync::Arc, time::Duration};
+use std::{cell::Cell, env, hint::black_box, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
@@ -13,7 +13,7 @@ use tokencache_server::{
     audit::{AuditLog, Rpc},
     authn::AnyCaller,
     cache::{
-        Parts, TokenCache,
+        Parts, Served, TokenCache,
         entry::freshness,
         flight::budget::Budgets,
         guard::StormGuard,
@@ -31,8 +31,9 @@ use tokencache_server::{
     policy::AllowAll,
     provider::registry::ProviderRegistry,
     rng::SharedRng,
+    rpc::encode,
     store::{
-        Commit, Fence, MemoryTokenStore, SharedStore,
+        Commit, Committed, Fence, MemoryTokenStore, SharedStore,
         sealed::{KeyId, KeyMaterial, KeyRing, SealedTokenStore, Sealer},
     },
     time::{Clock as _, SharedClock, SystemClock},
@@ -42,7 +43,10 @@ use tokencache_server::{
         TokenRequest,
     },
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 /// How often each piece is done when its time is taken.
@@ -50,6 +54,9 @@ const COUNT: u32 = 500_000;
 
 /// How many keys there are; each piece takes the next one.
 const KEYS: usize = 10_000;
+
+/// How many of them have a token in the store.
+const SEALED: usize = 100;
 
 const CONFIG: &str = "[server]\ninsecure_allow_any_caller = true\n[store]\nurl = \"memory:\"\n\
     [credentials.ci]\nprovider = \"fixed\"\ntoken = { env = \"PATH\" }\n";
@@ -82,6 +89,9 @@ struct Broker {
     memory: Memory,
     sealed: SharedStore,
     keys: Vec<TokenKey>,
+    config: Fingerprint,
+    /// How many tokens were sealed: their keys have their turns in order.
+    generation: Cell<u64>,
     _orders: Orders,
 }
 
@@ -132,40 +142,60 @@ impl Broker {
         let key = KeyMaterial::generate().expect("randomness");
         let ring = KeyRing::new(KeyId::parse("k").expect("a name"), &key).expect("a key");
         let sealed = Arc::new(SealedTokenStore::new(store, Arc::new(Sealer::new(ring, move |_| Some(config_print)))));
-        let broker = Self { runtime, pipeline, metrics, memory: apart, sealed, keys, _orders: orders };
-        let commit = |number: usize| Commit {
-            key: broker.keys[number].clone(),
-            token: token(number),
-            fence: Fence::Next,
+        let broker = Self {
+            runtime,
+            pipeline,
+            metrics,
+            memory: apart,
+            sealed,
+            keys,
             config: config_print,
+            generation: Cell::new(0),
+            _orders: orders,
+        };
+        broker.sealing(u32::try_from(SEALED).expect("a few"));
+        broker
+    }
+
+    fn commit(&self, number: usize, generation: u64) -> Commit {
+        Commit {
+            key: self.keys[number].clone(),
+            token: Token { generation: Generation::new(generation), ..token(number) },
+            fence: Fence::Next,
+            config: self.config,
             last_used_at: SystemClock.now(),
             grant: None,
-        };
-        broker.runtime.block_on(async {
-            for number in 0..100 {
-                broker.sealed.commit(commit(number)).await.expect("it is stored");
-            }
-        });
-        broker
+        }
     }
 
     fn key(&self, number: u32) -> &TokenKey {
         &self.keys[number as usize % KEYS]
     }
 
+    fn request(&self, number: u32) -> TokenRequest {
+        TokenRequest {
+            selector: self.key(number).selector().clone(),
+            min_validity: Duration::ZERO,
+            if_generation_not: None,
+            rejected: None,
+        }
+    }
+
     /// The whole of a hit, from what the transport says of a call to the token.
     fn hit(&self, count: u32) {
+        for number in 0..count {
+            let call = Call { evidence: Evidence::of_peer(Peer::Unknown), deadline: None, trace: None };
+            black_box(self.pipeline.get_token_at_once(Instant::now(), &call, self.request(number)).expect("a token"));
+        }
+    }
+
+    /// The same for a call that is found unusual at first: what a miss pays before it waits.
+    fn unusual(&self, count: u32) {
         self.runtime.block_on(async {
             for number in 0..count {
                 let call = Call { evidence: Evidence::of_peer(Peer::Unknown), deadline: None, trace: None };
                 let call = self.pipeline.identify(call, Rpc::GetToken).await.expect("everybody is let in");
-                let request = TokenRequest {
-                    selector: self.key(number).selector().clone(),
-                    min_validity: Duration::ZERO,
-                    if_generation_not: None,
-                    rejected: None,
-                };
-                let served = self.pipeline.get_token(&call, request).await.expect("a token");
+                let served = self.pipeline.get_token(&call, self.request(number)).await.expect("a token");
                 assert!(served.0.hit);
                 black_box(served);
             }
@@ -201,11 +231,34 @@ impl Broker {
         }
     }
 
+    /// The answer, as it goes to the transport.
+    fn encoding(&self, count: u32) {
+        let entry = self.memory.get(&self.keys[0].hash()).expect("it is there");
+        let at = SystemClock.now();
+        for _ in 0..count {
+            let (told, current) = (Some(Arc::clone(&entry)), Arc::clone(&entry));
+            black_box(encode(&Served { entry: told, verified: true, current, hit: true, at }));
+        }
+    }
+
+    /// A token sealed and stored.
+    fn sealing(&self, count: u32) {
+        self.runtime.block_on(async {
+            for _ in 0..count {
+                let sealed = self.generation.get();
+                let number = usize::try_from(sealed).expect("a small number") % SEALED;
+                let commit = self.commit(number, sealed / SEALED as u64 + 1);
+                self.generation.set(sealed + 1);
+                assert_eq!(self.sealed.commit(commit).await, Ok(Committed::Stored));
+            }
+        });
+    }
+
     /// A stored token opened: what a restart costs for each.
     fn opening(&self, count: u32) {
         self.runtime.block_on(async {
             for number in 0..count {
-                let key = self.key(number % 100).hash();
+                let key = self.keys[number as usize % SEALED].hash();
                 black_box(self.sealed.load(key).await.expect("it opens").expect("it is there"));
             }
         });
@@ -215,12 +268,15 @@ impl Broker {
 /// A piece, by its name.
 type Piece = (&'static str, fn(&Broker, u32));
 
-const PIECES: [Piece; 6] = [
+const PIECES: [Piece; 9] = [
     ("hit", Broker::hit),
+    ("unusual", Broker::unusual),
     ("key-hashing", Broker::key_hashing),
     ("memory", Broker::memory),
     ("freshness", Broker::freshness),
     ("counting", Broker::counting),
+    ("encoding", Broker::encoding),
+    ("sealing", Broker::sealing),
     ("opening", Broker::opening),
 ];
 

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use foldhash::quality::RandomState;
+
 use crate::{
     provider::{GrantUse, Rotation, SharedProvider},
     types::{CredentialName, Fingerprint, Origin, Selector},
@@ -141,7 +143,8 @@ pub struct Catalog(Arc<Configured>);
 
 #[derive(Debug, Default)]
 struct Configured {
-    by_name: HashMap<CredentialName, Listed>,
+    /// By a fast hasher: the names are the operator's, and callers only ask for them.
+    by_name: HashMap<CredentialName, Listed, RandomState>,
     /// In the order of their names.
     sorted: Vec<Arc<Credential>>,
 }
@@ -165,7 +168,7 @@ impl Catalog {
     /// A catalogue of these; a later one of the same name replaces an earlier one.
     #[must_use]
     pub fn new(credentials: impl IntoIterator<Item = Credential>) -> Self {
-        let by_name: HashMap<_, _> = credentials.into_iter().map(|c| (c.name.clone(), Listed::new(c))).collect();
+        let by_name: HashMap<_, _, _> = credentials.into_iter().map(|c| (c.name.clone(), Listed::new(c))).collect();
         let mut sorted: Vec<_> = by_name.values().map(|listed| Arc::clone(&listed.credential)).collect();
         sorted.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Self(Arc::new(Configured { by_name, sorted }))

@@ -135,11 +135,10 @@ impl Pipeline {
     /// The same where nothing is unusual and nothing has to wait, as with nearly every hit. `None`: nothing has happened
     /// yet, and [`Pipeline::get_token`] is to be asked.
     ///
-    /// It takes the same steps in a plain function. A future has room for whatever any call may need, and is moved about
+    /// It takes the same steps in a plain function, of a call that has `begun`. A future has room for whatever any call may need, and is moved about
     /// with it.
     #[must_use]
-    pub fn get_token_at_once(&self, call: &Call, request: TokenRequest) -> Option<Issued> {
-        let begun = Instant::now();
+    pub fn get_token_at_once(&self, begun: Instant, call: &Call, request: TokenRequest) -> Option<Issued> {
         let caller = self.authn.authenticate_now(&call.evidence)?.ok()?;
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
         let request = authorize(&*self.policy, &caller, request).ok()?;
@@ -155,7 +154,7 @@ impl Pipeline {
             reason: Some(Reason::Hit),
             ..AuditEvent::new(if served.entry.is_some() { Kind::TokenIssued } else { Kind::NotModified })
         };
-        let receipt = self.audit.record_if_flowing(about(event, &served.current))?;
+        let receipt = self.audit.record_if_flowing(served.at, about(event, &served.current))?;
         self.cache.note_hit(&served);
         let remaining = served.current.token.expires_at.since(served.at);
         self.cache.token_metrics().served(true, begun.elapsed(), remaining);

@@ -26,6 +26,9 @@ mod traced;
 mod watch_tokens;
 mod wire;
 
+#[cfg(any(test, feature = "testing"))]
+pub use get_token::encode;
+
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};

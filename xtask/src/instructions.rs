@@ -17,7 +17,8 @@ use crate::{step, workspace_root};
 const RECORD: &str = "server/benches/instructions.txt";
 
 /// The pieces, as `server/benches/hit.rs` names them.
-const PIECES: [&str; 6] = ["hit", "key-hashing", "memory", "freshness", "counting", "opening"];
+const PIECES: [&str; 9] =
+    ["hit", "unusual", "key-hashing", "memory", "freshness", "counting", "encoding", "sealing", "opening"];
 
 /// How often each piece is done: the first time, and the second.
 const COUNTS: [u64; 2] = [500, 2500];

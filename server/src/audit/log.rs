@@ -235,15 +235,20 @@ impl AuditLog {
         self.put(event)
     }
 
-    /// Records an event as [`AuditLog::record_later`], where the sinks take what they get. `None`: nothing is recorded yet.
+    /// Records an event of this time as [`AuditLog::record_later`], where the sinks take what they get. `None`: nothing is
+    /// recorded yet.
     #[must_use]
-    pub fn record_if_flowing(&self, event: AuditEvent) -> Option<Option<Receipt>> {
+    pub fn record_if_flowing(&self, at: Timestamp, event: AuditEvent) -> Option<Option<Receipt>> {
         match &self.0.way {
             Way::Queue(queue) if self.0.when_down != WhenDown::Open => {
-                let queued = queue.add_to_flowing(self.0.clock.now(), event)?;
+                let queued = queue.add_to_flowing(at, event)?;
                 Some(Some(self.receipt(queue, queued)))
             }
-            Way::Direct | Way::Queue(_) => self.put(event).ok(),
+            Way::Queue(_) => self.put(event).ok(),
+            Way::Direct => {
+                self.keep(at, event);
+                Some(None)
+            }
         }
     }
 

@@ -67,7 +67,7 @@ impl Front {
         let span = traced::begin(&self.tracer, row, &request);
         let mut request = request.map(Again::new);
         if let Some(tokens) = self.offer.tokens.as_ref().filter(|_| span.is_none() && row == Row::GET_TOKEN) {
-            let attempt = AssertUnwindSafe(|| get_token::answer_at_once(tokens, facts, hold, &mut request));
+            let attempt = AssertUnwindSafe(|| get_token::answer_at_once(tokens, begun, facts, hold, &mut request));
             let answer = catch_unwind(attempt).unwrap_or_else(|_| Some(refusal(&Status::internal(PANIC))));
             if let Some(response) = answer {
                 return Box::pin(ready(Ok(self.seal(begun, row, response))));

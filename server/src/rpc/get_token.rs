@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use prost::Message as _;
 use tokencache_proto::v1::{self, Freshness};
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use super::{
@@ -31,12 +32,13 @@ const TOKEN: u8 = key(1);
 /// is as it was.
 pub(super) fn answer_at_once(
     tokens: &Tokens,
+    begun: Instant,
     facts: &Arc<Facts>,
     hold: &Hold,
     request: &mut Request<Again>,
 ) -> Option<Response<Answer>> {
     let message = read_at_once(request.body_mut())?;
-    let issued = tokens.issued_at_once(&call_of(Some(facts), request.headers()), message)?;
+    let issued = tokens.issued_at_once(begun, &call_of(Some(facts), request.headers()), message)?;
     Some(held_back(hold, issued))
 }
 
@@ -64,7 +66,8 @@ fn held_back(hold: &Hold, (served, receipt): Issued) -> Response<Answer> {
 }
 
 /// The answer as a message with its prefix.
-fn encode(served: &Served) -> Bytes {
+#[must_use]
+pub fn encode(served: &Served) -> Bytes {
     let rest = v1::GetTokenResponse {
         token: None,
         not_modified: served.entry.is_none(),

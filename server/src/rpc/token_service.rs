@@ -7,6 +7,7 @@ use prost::Message as _;
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -40,8 +41,8 @@ impl Tokens {
     }
 
     /// The same where nothing has to wait; `None`: nothing has happened yet.
-    pub(super) fn issued_at_once(&self, call: &Call, message: v1::GetTokenRequest) -> Option<Issued> {
-        self.pipeline.get_token_at_once(call, convert::token_request(message).ok()?)
+    pub(super) fn issued_at_once(&self, begun: Instant, call: &Call, message: v1::GetTokenRequest) -> Option<Issued> {
+        self.pipeline.get_token_at_once(begun, call, convert::token_request(message).ok()?)
     }
 
     async fn issue(&self, call: Call, message: v1::GetTokenRequest) -> Result<Issued, Error> {
