@@ -74,6 +74,8 @@ impl Front {
             }
         }
         let (front, facts, hold) = (Arc::clone(self), Arc::clone(facts), hold.clone());
+        // Boxed, for each of the futures below has room for it. Of ten thousand calls that wait for one token that counts.
+        let (request, span) = (Box::new(request), span.map(Box::new));
         Box::pin(async move {
             let response = front.answer_later(facts, hold, span, request).await;
             drop(place);
@@ -86,19 +88,20 @@ impl Front {
         &self,
         facts: Arc<Facts>,
         hold: Hold,
-        span: Option<Span>,
-        request: Request<Again>,
+        span: Option<Box<Span>>,
+        request: Box<Request<Again>>,
     ) -> Response<Answer> {
         let deadline = timeout_of(request.headers());
-        // A panic ends its call; without this it would end the connection, with all of its calls.
-        let answer = AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind();
-        let answer = answer.map(|answered| answered.unwrap_or_else(|_| refusal(&Status::internal(PANIC))));
-        // Pinned here and lent: whoever takes a future by value has room for all of it, and copies it there.
-        let answer = pin!(answer);
-        let answer = within(deadline, answer);
+        // A panic ends its call; without this it would end the connection, with all of its calls. Pinned where it is made,
+        // and lent: whatever takes a future by value, a variable as well, has room for all of it.
+        let served = pin!(AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind());
+        let answer = within(deadline, async {
+            let served = served.await;
+            served.unwrap_or_else(|_| refusal(&Status::internal(PANIC)))
+        });
         match span {
             None => answer.await,
-            Some(span) => Box::pin(traced::record(span, answer)).await,
+            Some(span) => Box::pin(traced::record(*span, answer)).await,
         }
     }
 
@@ -109,7 +112,7 @@ impl Front {
         response
     }
 
-    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Request<Again>) -> Response<Answer> {
+    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Box<Request<Again>>) -> Response<Answer> {
         let answered = match (&self.offer.tokens, request.uri().path()) {
             (Some(tokens), get_token::PATH) => get_token::answer(tokens, &facts, hold, request).await,
             (Some(tokens), watch_tokens::PATH) => Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await,
@@ -122,9 +125,9 @@ impl Front {
         }
     }
 
-    async fn route(&self, facts: Arc<Facts>, mut request: Request<Again>) -> Response<Answer> {
+    async fn route(&self, facts: Arc<Facts>, mut request: Box<Request<Again>>) -> Response<Answer> {
         request.extensions_mut().insert(facts);
-        let Ok(response) = self.offer.routes.clone().call(request).await;
+        let Ok(response) = self.offer.routes.clone().call(*request).await;
         response.map(Answer::from)
     }
 }

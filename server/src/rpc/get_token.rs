@@ -47,11 +47,10 @@ pub(super) async fn answer(
     tokens: &Tokens,
     facts: &Arc<Facts>,
     hold: &Hold,
-    request: Request<Again>,
-) -> Result<Response<Answer>, Request<Again>> {
-    let (head, message) = read(request).await?;
-    let issued = tokens.issued(call_of(Some(facts), &head.headers), message).await;
-    Ok(match issued {
+    request: Box<Request<Again>>,
+) -> Result<Response<Answer>, Box<Request<Again>>> {
+    let (call, message) = read(facts, request).await?;
+    Ok(match tokens.issued(call, message).await {
         Ok(issued) => held_back(hold, issued),
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
     })

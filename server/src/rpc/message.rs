@@ -4,28 +4,30 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{Request, request::Parts};
+use http::Request;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::{convert, routes::MAX_REQUEST};
-use crate::{cache::memory::Entry, time::Timestamp};
+use super::{accept::Facts, call_of, convert, routes::MAX_REQUEST};
+use crate::{cache::memory::Entry, pipeline::Call, time::Timestamp};
 
 /// A message's prefix: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 pub(super) const PREFIX: usize = 5;
 
-/// A request with its one message; one that is unusual, as it came.
+/// What a request's transport says of it, and its one message; a request that is unusual, as it came.
 pub(super) async fn read<T: prost::Message + Default>(
-    mut request: Request<Again>,
-) -> Result<(Parts, T), Request<Again>> {
+    facts: &Arc<Facts>,
+    mut request: Box<Request<Again>>,
+) -> Result<(Call, T), Box<Request<Again>>> {
     let bytes = poll_fn(|context| request.body_mut().poll_whole(context)).await;
     match bytes.as_ref().and_then(decoded) {
-        Some(message) => Ok((request.into_parts().0, message)),
+        Some(message) => Ok((call_of(Some(facts), request.headers()), message)),
         None => Err(request),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryFutureExt as _, stream};
 use prost::Message as _;
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
@@ -36,8 +36,12 @@ pub struct Tokens {
 
 impl Tokens {
     /// Serves a `GetToken`, whose answer is to wait for the receipt.
-    pub(super) async fn issued(&self, call: Call, message: v1::GetTokenRequest) -> Result<Issued, Status> {
-        self.issue(call, message).await.map_err(|error| status::to_status(&error))
+    pub(super) fn issued(
+        &self,
+        call: Call,
+        message: v1::GetTokenRequest,
+    ) -> impl Future<Output = Result<Issued, Status>> + Send {
+        self.issue(call, message).map_err(|error| status::to_status(&error))
     }
 
     /// The same where nothing has to wait; `None`: nothing has happened yet.

@@ -14,7 +14,6 @@ use tonic::{Status, body::Body};
 use super::{
     accept::Facts,
     answer::Answer,
-    call_of,
     hold::Hold,
     message::{Again, TokenMessage, begin_field, field_length, framed, key, read},
     token_service::{Tokens, Told, event},
@@ -33,11 +32,10 @@ pub(super) async fn answer(
     tokens: &Tokens,
     facts: &Arc<Facts>,
     hold: &Hold,
-    request: Request<Again>,
-) -> Result<Response<Answer>, Request<Again>> {
-    let (head, message) = read(request).await?;
-    let told = tokens.told(call_of(Some(facts), &head.headers), message).await;
-    Ok(match told {
+    request: Box<Request<Again>>,
+) -> Result<Response<Answer>, Box<Request<Again>>> {
+    let (call, message) = read(facts, request).await?;
+    Ok(match tokens.told(call, message).await {
         Ok(told) => Answer::Stream(Box::pin(messages(told, hold.clone()))).into_response(),
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
     })
