@@ -26,9 +26,6 @@ mod traced;
 mod watch_tokens;
 mod wire;
 
-#[cfg(any(test, feature = "testing"))]
-pub use get_token::encode;
-
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -50,6 +47,13 @@ const MAX_MARGIN: Duration = Duration::from_millis(100);
 
 /// How many items of a stream follow one another before it is seen whether it is to end.
 const LONGEST_RUN: u32 = 32;
+
+/// An answer as it goes to the transport: a message with its prefix.
+#[cfg(any(test, feature = "testing"))]
+#[must_use]
+pub fn encode(served: &crate::cache::Served) -> bytes::Bytes {
+    get_token::encode(served)
+}
 
 /// What the transport says about a call.
 fn call<T>(request: &Request<T>) -> Call {

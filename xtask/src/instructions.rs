@@ -1,7 +1,8 @@
 //! `cargo xtask instructions`: how many instructions a hit takes, and its pieces, beside what is recorded in
 //! `server/benches/instructions.txt`. A busy machine disturbs times, and not this.
 //!
-//! Each piece is run twice under callgrind, for different counts: the difference leaves out the start of the program.
+//! Each piece is run under callgrind, which counts in one function of the benchmark alone: the start of the program takes
+//! now more and now less.
 
 use std::{
     collections::BTreeMap,
@@ -13,80 +14,91 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{step, workspace_root};
 
-/// Where it is recorded, a line for each piece: its name and a number.
+/// Where it is recorded: the compiler, then a line for each piece with its name and a number.
 const RECORD: &str = "server/benches/instructions.txt";
 
 /// The pieces, as `server/benches/hit.rs` names them.
 const PIECES: [&str; 9] =
     ["hit", "unusual", "key-hashing", "memory", "freshness", "counting", "encoding", "sealing", "opening"];
 
-/// How often each piece is done: the first time, and the second.
-const COUNTS: [u64; 2] = [500, 2500];
+/// How often each piece is done.
+const COUNT: u64 = 500;
+
+/// The function of the benchmark in which is counted.
+const COUNTED: &str = "--toggle-collect=*what_is_counted*";
 
 /// How many more than are recorded are too many, in hundredths.
 const TOLERANCE: u64 = 5;
 
-/// Compares, or with `record` writes down what there is now.
-pub(crate) fn run(record: bool) -> Result<()> {
+/// Compares, or with `record` writes down what there is now; what became of it.
+pub(crate) fn run(record: bool) -> Result<String> {
     if !step::succeeds(step::command("valgrind").arg("--version")) {
-        println!(
-            "xtask instructions: NOT RUN: there is no valgrind on this machine (Debian: apt-get install valgrind)"
-        );
-        return Ok(());
+        return Ok("NOT RUN: there is no valgrind on this machine (Debian: apt-get install valgrind)".to_owned());
     }
+    let compiler = step::output(step::command("rustc").arg("--version"))?.trim().to_owned();
     let bench = build()?;
     let file = workspace_root().join(RECORD);
-    // It depends on the compiler, and is made anew with each: `--record`.
     let recorded = fs::read_to_string(&file).unwrap_or_default();
-    let (recorded, mut counted) = (read(&recorded)?, BTreeMap::new());
+    let (by, recorded) = read(&recorded)?;
+    let mut counted = BTreeMap::new();
     for piece in PIECES {
         counted.insert(piece, count(&bench, piece)?);
     }
+    if record {
+        let lines: String = counted.iter().map(|(piece, count)| format!("{piece} {count}\n")).collect();
+        fs::write(&file, format!("{compiler}\n{lines}")).with_context(|| format!("cannot write {RECORD}"))?;
+        print!("{lines}");
+        return Ok("recorded".to_owned());
+    }
+    if by != compiler {
+        counted.iter().for_each(|(piece, count)| println!("{piece}: {count} instructions"));
+        return Ok(format!("NOT COMPARED: those of '{by}' are recorded, and this is '{compiler}': record them anew"));
+    }
     let verdicts = PIECES.map(|piece| judge(piece, recorded.get(piece).copied(), counted[piece]));
     verdicts.iter().for_each(|(text, _)| println!("{text}"));
-    if record {
-        let lines = counted.iter().map(|(piece, count)| format!("{piece} {count}\n"));
-        fs::write(&file, lines.collect::<String>()).with_context(|| format!("cannot write {RECORD}"))?;
-    } else if verdicts.iter().any(|(_, too_many)| *too_many) {
+    if verdicts.iter().any(|(_, too_many)| *too_many) {
         bail!("more instructions than are recorded: mend it, or record them with --record and say why");
     }
-    Ok(())
+    Ok("no piece takes 5 % more than is recorded".to_owned())
 }
 
 /// Builds the benchmark; its path.
 fn build() -> Result<PathBuf> {
     let mut cargo = step::cargo();
-    cargo.args(["bench", "--locked", "--package", "tokencache-server", "--bench", "hit", "--no-run"]);
+    cargo.args(["bench", "--locked", "--profile", "counted", "--package", "tokencache-server", "--bench", "hit"]);
+    cargo.arg("--no-run");
     let messages = step::output(cargo.arg("--message-format=json-render-diagnostics"))?;
-    let mut executables = messages.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    // The binaries of the package are built beside it.
+    let benchmarks = messages.lines().filter(|line| line.contains("\"kind\":[\"bench\"]"));
+    let mut executables = benchmarks.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     executables.next_back().map(PathBuf::from).context("cargo built no benchmark")
 }
 
 /// The instructions that a piece takes each time.
 fn count(bench: &Path, piece: &str) -> Result<u64> {
-    let [few, many] = COUNTS.map(|count| collected(bench, piece, count));
-    Ok((many?.saturating_sub(few?)) / (COUNTS[1] - COUNTS[0]))
-}
-
-/// What callgrind counts of a whole run.
-fn collected(bench: &Path, piece: &str, count: u64) -> Result<u64> {
     let mut valgrind = step::command("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(bench);
-    let output = valgrind.args(["--repeat", piece, &count.to_string()]).output().context("cannot run valgrind")?;
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", COUNTED]).arg(bench);
+    let output = valgrind.args(["--repeat", piece, &COUNT.to_string()]).output().context("cannot run valgrind")?;
     let told = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         bail!("{piece} under callgrind ended with {}: {}", output.status, told.trim());
     }
     let line = told.lines().find_map(|line| line.split_once("Collected : ")).context("callgrind told no count")?;
-    line.1.trim().parse().context("callgrind's count is no number")
+    let total: u64 = line.1.trim().parse().context("callgrind's count is no number")?;
+    if total == 0 {
+        bail!("callgrind found no function {COUNTED}: nothing was counted");
+    }
+    Ok(total / COUNT)
 }
 
-fn read(text: &str) -> Result<BTreeMap<String, u64>> {
+/// Which compiler's they are, and how many each piece takes.
+fn read(text: &str) -> Result<(String, BTreeMap<String, u64>)> {
+    let (compiler, lines) = text.split_once('\n').unwrap_or_default();
     let line = |line: &str| -> Result<(String, u64)> {
         let (piece, count) = line.split_once(' ').with_context(|| format!("{RECORD}: {line}"))?;
         Ok((piece.to_owned(), count.parse().with_context(|| format!("{RECORD}: {line}"))?))
     };
-    text.lines().map(line).collect()
+    Ok((compiler.to_owned(), lines.lines().map(line).collect::<Result<_>>()?))
 }
 
 /// What to say of a piece, and whether it takes too many.
@@ -114,8 +126,9 @@ mod tests {
 
     #[test]
     fn a_record_is_read_line_by_line() {
-        let record = read("hit 4000\nmemory 300\n").unwrap();
-        assert_eq!((record["hit"], record["memory"]), (4000, 300));
-        assert!(read("hit\n").is_err() && read("hit many\n").is_err());
+        let (compiler, record) = read("rustc 1.0\nhit 4000\nmemory 300\n").unwrap();
+        assert_eq!((&*compiler, record["hit"], record["memory"]), ("rustc 1.0", 4000, 300));
+        assert!(read("rustc 1.0\nhit\n").is_err() && read("rustc 1.0\nhit many\n").is_err());
+        assert_eq!(read("").unwrap(), Default::default());
     }
 }

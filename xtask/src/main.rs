@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Chore::Torture(torture) => torture::run(&torture),
         Chore::Drill(drill) => drill::run(&drill),
         Chore::Bench(bench) => bench::run(&bench),
-        Chore::Instructions { record } => instructions::run(record),
+        Chore::Instructions { record } => instructions::run(record).map(|told| println!("xtask instructions: {told}")),
         Chore::Bugs => bugs::run(),
         Chore::Fuzz(fuzz) => fuzz::run(&fuzz),
         Chore::Proto(proto) => proto::run(&proto),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    bugs, drill, e2e, node, pgbouncer, postgres, promtool, python, step,
+    bugs, drill, e2e, instructions, node, pgbouncer, postgres, promtool, python, step,
     torture::{self, Profile},
 };
 
@@ -13,7 +13,8 @@ const SECONDS: &str = "10";
 
 /// Makes sure that there is a Postgres, then runs all tests, those that need more than a Postgres where that is present,
 /// then the end-to-end run where Node is and the tests of the Python package where Python and its libraries are, then a
-/// short torture run and short drills, and at last without each rule of the broker that can be left out.
+/// short torture run and short drills, then without each rule of the broker that can be left out; at last the instructions
+/// of a hit are counted, where valgrind is.
 pub(crate) fn run() -> Result<()> {
     postgres::ensure()?;
     step::run("unit, conformance and integration tests", step::cargo().args(["test", "--workspace", "--locked"]))?;
@@ -44,6 +45,7 @@ pub(crate) fn run() -> Result<()> {
     };
     let (torture, drills) = hurt()?;
     bugs::run()?;
+    let instructions = instructions::run(false)?;
     println!("\nxtask test: cargo test: passed");
     println!("xtask test: servers with a standby: {standby}");
     println!("xtask test: faults of a database server: {faults}");
@@ -53,6 +55,7 @@ pub(crate) fn run() -> Result<()> {
     println!("xtask test: the Python package: {python_package}");
     println!("xtask test: torture run of {SECONDS} s: {torture}");
     println!("xtask test: rules left out one by one: each missed by a test");
+    println!("xtask test: instructions of a hit: {instructions}");
     println!("xtask test: drills, short, times not judged: {drills}");
     Ok(())
 }

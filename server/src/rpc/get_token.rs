@@ -65,8 +65,7 @@ fn held_back(hold: &Hold, (served, receipt): Issued) -> Response<Answer> {
 }
 
 /// The answer as a message with its prefix.
-#[must_use]
-pub fn encode(served: &Served) -> Bytes {
+pub(super) fn encode(served: &Served) -> Bytes {
     let rest = v1::GetTokenResponse {
         token: None,
         not_modified: served.entry.is_none(),
