@@ -1,6 +1,12 @@
 //! Who may call and what they may do, as configured; and a worker that follows the configuration as it changes.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -22,12 +28,15 @@ use crate::{
     provider::http::HttpClients,
     rpc::tls::{ServerTls, TlsFiles},
     store::SharedStore,
-    time::SharedClock,
+    time::{Clock as _, SharedClock, SystemClock},
 };
 
 /// How often the files are looked at. Not by notifications: of a Kubernetes volume, whose links are swapped, and of a
 /// network file system they do not come.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a file that was changed is young, in seconds.
+const YOUNG: i64 = 10;
 
 /// Reads the configuration again.
 pub(super) type Rereader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -136,33 +145,80 @@ fn tls(config: &Config) -> Result<Option<ServerTls>, AppError> {
 /// Files, and what they were like when they were last looked at.
 struct Watched {
     paths: Vec<PathBuf>,
-    seen: Vec<Option<Vec<u8>>>,
+    /// For how many seconds after its last change a file is read at each look.
+    young: i64,
+    seen: Vec<Option<Seen>>,
+}
+
+/// A file as it was: its contents as a hash, for some are secret.
+#[derive(Clone)]
+struct Seen {
+    stamp: Stamp,
+    hash: Vec<u8>,
+}
+
+/// Where a file lies, how long it is, and when it was changed last by its file system's own account, which no writer sets:
+/// the time of modification may be the same before and after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    place: (u64, u64),
+    length: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        let (place, changed) = ((file.dev(), file.ino()), (file.ctime(), file.ctime_nsec()));
+        Some(Self { place, length: file.size(), changed })
+    }
+
+    /// Whether the file may have been changed again without getting another one: clocks of file systems are coarse.
+    fn is_younger_than(&self, seconds: i64) -> bool {
+        // The machine's clock, whatever the broker goes by: file systems go by that.
+        SystemClock.now().as_millis() / 1000 - self.changed.0 < seconds
+    }
+}
+
+impl Seen {
+    fn read(path: &Path, stamp: Stamp) -> Option<Self> {
+        let bytes = zeroize::Zeroizing::new(std::fs::read(path).ok()?);
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes).as_ref().to_vec();
+        Some(Self { stamp, hash })
+    }
 }
 
 impl Watched {
     fn new(paths: Vec<PathBuf>) -> Self {
-        let mut watched = Self { paths, seen: vec![] };
+        let mut watched = Self { seen: vec![None; paths.len()], young: YOUNG, paths };
         watched.seen = watched.look();
         watched
     }
 
-    /// Their contents, for a change may leave time and size as they were; as hashes, for some are secret.
-    fn look(&self) -> Vec<Option<Vec<u8>>> {
-        let hash = |path: &PathBuf| {
-            let bytes = zeroize::Zeroizing::new(std::fs::read(path).ok()?);
-            Some(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes).as_ref().to_vec())
+    /// What they are like now. One with the stamp from before is not read: of a hundred thousand credentials the
+    /// configuration has megabytes.
+    fn look(&self) -> Vec<Option<Seen>> {
+        let look = |(path, before): (&PathBuf, &Option<Seen>)| {
+            let stamp = Stamp::of(path)?;
+            match before {
+                Some(before) if before.stamp == stamp && !stamp.is_younger_than(self.young) => Some(before.clone()),
+                _ => Seen::read(path, stamp),
+            }
         };
-        self.paths.iter().map(hash).collect()
+        self.paths.iter().zip(&self.seen).map(look).collect()
     }
 
     fn has_changed(&mut self) -> bool {
         let now = self.look();
         // A file that is missing for a moment is being replaced.
-        let changed = now != self.seen && now.iter().all(Option::is_some);
-        if changed {
-            self.seen = now;
+        if now.iter().any(Option::is_none) {
+            return false;
         }
-        changed
+        let hashes =
+            |seen: &[Option<Seen>]| seen.iter().map(|seen| seen.as_ref().map(|seen| seen.hash.clone())).collect();
+        let (before, after): (Vec<_>, Vec<_>) = (hashes(&self.seen), hashes(&now));
+        self.seen = now;
+        before != after
     }
 }
 
@@ -244,6 +300,53 @@ impl Follower {
         }
         if config.authn.mtls != self.mtls {
             warn!("[authn.mtls] has changed and counts from the next start on; until then it is what it was");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        os::unix::fs::symlink,
+    };
+
+    use super::*;
+
+    #[test]
+    fn changes_are_seen_whatever_they_leave_as_it_was() {
+        // By their contents, as those of young files are, and by their stamps alone.
+        [YOUNG, 0].into_iter().for_each(changes_are_seen);
+    }
+
+    fn changes_are_seen(young: i64) {
+        // The clock of a file system may tick a hundred times a second.
+        let tick = || std::thread::sleep(Duration::from_millis(50));
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut watched = Watched { young, ..Watched::new(vec![path.clone()]) };
+        assert!(!watched.has_changed());
+        tick();
+        // Of the same length and the same time of modification.
+        fs::write(&path, "two").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        assert!(watched.has_changed() && !watched.has_changed());
+        // Only touched.
+        tick();
+        File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        assert!(!watched.has_changed());
+        // Gone for a moment, and then a link, as on a Kubernetes volume.
+        fs::remove_file(&path).unwrap();
+        assert!(!watched.has_changed());
+        for text in ["three", "four"] {
+            let target = directory.path().join(text);
+            fs::write(&target, text).unwrap();
+            let _ = fs::remove_file(&path);
+            tick();
+            symlink(&target, &path).unwrap();
+            assert!(watched.has_changed() && !watched.has_changed(), "{text}");
         }
     }
 }
