@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{step, workspace_root};
 
-/// Where it is recorded: the compiler, then a line for each piece with its name and a number.
+/// Where it is recorded: the compiler and the processor, for some code is chosen by what that can do; then a line for each piece with its name and a number.
 const RECORD: &str = "server/benches/instructions.txt";
 
 /// The pieces, as `server/benches/hit.rs` names them.
@@ -35,7 +35,8 @@ pub(crate) fn run(record: bool) -> Result<String> {
     if !step::succeeds(step::command("valgrind").arg("--version")) {
         return Ok("NOT RUN: there is no valgrind on this machine (Debian: apt-get install valgrind)".to_owned());
     }
-    let compiler = step::output(step::command("rustc").arg("--version"))?.trim().to_owned();
+    let compiler = step::output(step::command("rustc").arg("--version"))?;
+    let maker = format!("{} on {}", compiler.trim(), processor());
     let bench = build()?;
     let file = workspace_root().join(RECORD);
     let recorded = fs::read_to_string(&file).unwrap_or_default();
@@ -46,13 +47,13 @@ pub(crate) fn run(record: bool) -> Result<String> {
     }
     if record {
         let lines: String = counted.iter().map(|(piece, count)| format!("{piece} {count}\n")).collect();
-        fs::write(&file, format!("{compiler}\n{lines}")).with_context(|| format!("cannot write {RECORD}"))?;
+        fs::write(&file, format!("{maker}\n{lines}")).with_context(|| format!("cannot write {RECORD}"))?;
         print!("{lines}");
         return Ok("recorded".to_owned());
     }
-    if by != compiler {
+    if by != maker {
         counted.iter().for_each(|(piece, count)| println!("{piece}: {count} instructions"));
-        return Ok(format!("NOT COMPARED: those of '{by}' are recorded, and this is '{compiler}': record them anew"));
+        return Ok(format!("NOT COMPARED: those of '{by}' are recorded, and this is '{maker}'"));
     }
     let verdicts = PIECES.map(|piece| judge(piece, recorded.get(piece).copied(), counted[piece]));
     verdicts.iter().for_each(|(text, _)| println!("{text}"));
@@ -60,6 +61,16 @@ pub(crate) fn run(record: bool) -> Result<String> {
         bail!("more instructions than are recorded: mend it, or record them with --record and say why");
     }
     Ok("no piece takes 5 % more than is recorded".to_owned())
+}
+
+/// This machine's processor.
+fn processor() -> String {
+    let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name: &str| {
+        let mut lines = about.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(found, _)| found.trim() == name).map_or("unknown", |(_, value)| value.trim())
+    };
+    format!("{}, family {}, model {}", value("model name"), value("cpu family"), value("model"))
 }
 
 /// Builds the benchmark; its path.
@@ -91,7 +102,7 @@ fn count(bench: &Path, piece: &str) -> Result<u64> {
     Ok(total / COUNT)
 }
 
-/// Which compiler's they are, and how many each piece takes.
+/// Whose they are, and how many each piece takes.
 fn read(text: &str) -> Result<(String, BTreeMap<String, u64>)> {
     let (compiler, lines) = text.split_once('\n').unwrap_or_default();
     let line = |line: &str| -> Result<(String, u64)> {
