@@ -6,9 +6,9 @@
 //!     └────────── released together, once every sink has it ◀────┴─▶ ring           what operators read without a store
 //! ```
 //!
-//! Invariants: in `closed` mode [`AuditLog::record`] succeeds, and a [`Receipt`] is written, only if the kernel (or the database)
-//! has the event, so that no death of the process loses it; it never waits longer than its time-out, whatever a sink does; the queue is bounded.
-//! No event can hold a secret, see `event`.
+//! Invariants: in `closed` mode [`AuditLog::record`] succeeds, and a [`Receipt`] is written, only if the kernel (or the
+//! database) has the event, so that no death of the process loses it; it never waits longer than its time-out, whatever a
+//! sink does; the queue is bounded. No event can hold a secret, see `event`.
 
 mod chain;
 mod event;

@@ -133,10 +133,11 @@ impl Pipeline {
     }
 
     /// The same where nothing is unusual and nothing has to wait, as with nearly every hit. `None`: nothing has happened
-    /// yet, and [`Pipeline::get_token`] is to be asked.
+    /// yet, and [`Pipeline::get_token`] is to be asked; only where the audit log stalls the call then counts twice for its
+    /// caller's rate, which is looked at last, when it is known that this will be the answer.
     ///
-    /// It takes the same steps in a plain function, of a call that has `begun`. A future has room for whatever any call may need, and is moved about
-    /// with it.
+    /// It takes the same steps in a plain function, of a call that has `begun`. A future has room for whatever any call may
+    /// need, and is moved about with it.
     #[must_use]
     pub fn get_token_at_once(&self, begun: Instant, call: &Call, request: TokenRequest) -> Option<Issued> {
         let caller = self.authn.authenticate_now(&call.evidence)?.ok()?;

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{step, workspace_root};
 
-/// Where it is recorded: the compiler and the processor, for some code is chosen by what that can do; then a line for each piece with its name and a number.
+/// Where it is recorded: the compiler and the processor, for some code is chosen by what that can do; then a line for each
+/// piece with its name and a number.
 const RECORD: &str = "server/benches/instructions.txt";
 
 /// The pieces, as `server/benches/hit.rs` names them.

@@ -1,7 +1,7 @@
-//! A line as JSON: the bytes that `serde_json` would write, in less than half of its time.
+//! A line as JSON: the bytes that `serde_json` would write.
 //!
 //! Names of members are written as they stand here, and texts are looked through for what needs an escape many bytes at a
-//! time. With an audit file this is a good part of what a hit costs.
+//! time. By a profile, `serde_json` took 7 % of a hit with an audit file.
 
 use std::borrow::Cow;
 

@@ -3,8 +3,9 @@
 //!
 //! So a hit needs no task of its own to wait in, and the writer of the audit log wakes once for the events of all
 //! connections that had their turn. With client certificates, grants and an audit file, and 64 connections of 32 streams
-//! each, that took the CPU time of a hit from 19.5 to 11.9 µs. If the log takes nothing in time, the connection ends with what it held: nobody learns a token that
-//! is not on record. Calls that come while the log stalls are told so instead, see [`Receipt::is_doubtful`].
+//! each, that took the CPU time of a hit from 19.5 to 11.9 µs. If the log takes nothing in time, the connection ends with
+//! what it held: nobody learns a token that is not on record. Calls that come while the log stalls are told so instead, see
+//! [`Receipt::is_doubtful`].
 
 use std::{
     io,
