@@ -1,6 +1,6 @@
 //! The comparison: starts the contenders, runs the rounds, writes the report.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::{ArgAction, ValueEnum as _};
@@ -31,6 +31,9 @@ pub(crate) struct Run {
     /// Only this contender, in closed loops; may be repeated. Nothing is written
     #[arg(long, value_enum, action = ArgAction::Append)]
     only: Vec<Name>,
+    /// Only what is measured beside the rounds, with so many calls a second. Nothing is written
+    #[arg(long, conflicts_with = "only")]
+    rate: Option<f64>,
     /// How many rounds
     #[arg(long)]
     rounds: Option<usize>,
@@ -54,7 +57,10 @@ impl Run {
         }
         let effort = self.effort();
         let (contenders, missing) = self.start(&host)?;
-        let samples = rounds::closed(&contenders, self.keys, effort, |line| println!("{line}"))?;
+        let samples = match self.rate {
+            None => rounds::closed(&contenders, self.keys, effort, |line| println!("{line}"))?,
+            Some(_) => BTreeMap::new(),
+        };
         let mut report = Report {
             machine,
             command: self.command(),
@@ -75,7 +81,7 @@ impl Run {
         for (name, why) in &report.missing {
             println!("missing: {}: {why}", name.about());
         }
-        if self.only.is_empty() {
+        if self.only.is_empty() && self.rate.is_none() {
             report.write(&args.output)?;
             println!("written to {}", args.output.display());
         }
@@ -87,7 +93,7 @@ impl Run {
         let effort = report.effort;
         let find = |name| contenders.iter().find(|contender| contender.name == name);
         for shape in [FEW, MANY] {
-            let Some(rate) = extras::moderate(&report.samples, shape) else { continue };
+            let Some(rate) = self.rate.or_else(|| extras::moderate(&report.samples, shape)) else { continue };
             println!("latency at {rate} a second, {shape}");
             report.rated.extend(extras::rated(contenders, self.keys, shape, rate, effort)?);
         }
@@ -123,7 +129,9 @@ impl Run {
     fn start(&self, host: &Host) -> Result<(Vec<Contender>, Missing)> {
         let (mut there, mut missing) = (vec![], vec![]);
         for name in Name::value_variants() {
-            if !self.only.is_empty() && !self.only.contains(name) {
+            let beside = [Name::Tokencached, Name::Tonic, Name::Redis];
+            let wanted = if self.rate.is_some() { &beside[..] } else { &self.only };
+            if !wanted.is_empty() && !wanted.contains(name) {
                 continue;
             }
             println!("starting {}", name.about());
