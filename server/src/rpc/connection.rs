@@ -33,12 +33,6 @@ const MAX_LOCAL_RESETS: usize = 256;
 /// own limit is 20 (CVE-2023-44487).
 const MAX_EARLY_RESETS: usize = MAX_STREAMS as usize;
 
-/// How often an idle connection is probed, so that a peer that vanished is noticed.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// How long the answer to such a probe may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// The headers of one call together, in bytes, as HTTP/2 counts them: room for the longest JWT that is looked at.
 const MAX_HEADERS: u32 = 32 * 1024;
 
@@ -74,9 +68,7 @@ pub(super) fn protocol(http1: bool) -> Builder<Inline> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
-        .max_header_list_size(MAX_HEADERS)
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .max_header_list_size(MAX_HEADERS);
     // It gives up on headers that do not end, which takes a timer.
     builder.http1().timer(TokioTimer::new());
     builder
