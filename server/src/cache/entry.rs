@@ -87,8 +87,8 @@ pub enum Mint {
 
 /// When a token that is valid from `issued_at` to `expires_at` is to be replaced: the refresh window before its expiry,
 /// and up to a tenth of its lifetime earlier, so that tokens minted together are not replaced together; of those that were
-/// minted when they were needed, up to half of its lifetime, for a fleet that starts mints all of its tokens in a minute,
-/// and a tenth of an hour would have the upstream replace them all in the next such minutes.
+/// minted when they were needed, from two fifths of its lifetime on, for a fleet that starts mints all of its tokens in a
+/// minute, and a tenth of an hour would have the upstream replace them all in the next such minutes.
 ///
 /// The tiers are those of the AWS SDKs. The window is at most a third of the lifetime, for else a short-lived token
 /// would be due at once.
@@ -110,7 +110,7 @@ pub fn refresh_at(
     let latest = expires_at.before(window);
     let jitter = match mint {
         Mint::Ahead => lifetime / 10,
-        Mint::Needed => latest.since(issued_at.after(lifetime / 2)),
+        Mint::Needed => latest.since(issued_at.after(lifetime * 2 / 5)),
     };
     latest.before(up_to(jitter, rng))
 }

@@ -37,13 +37,14 @@ fn windows() -> impl Strategy<Value = Option<Duration>> {
 
 proptest! {
     #[test]
-    fn a_new_token_is_fresh_and_replaced_in_its_second_half(
+    fn a_new_token_is_fresh_and_replaced_in_its_second_half_or_a_tenth_sooner_where_many_are_minted(
         issued in -1_000_000_000_000i64..4_000_000_000_000, lifetime in lifetimes(), window in windows(), seed: u64,
         mint in prop_oneof![Just(Mint::Ahead), Just(Mint::Needed)],
     ) {
         let token = token_of(mint, issued, lifetime, window, seed);
         prop_assert_eq!(freshness(&token, token.issued_at, Duration::ZERO), Freshness::Fresh);
-        prop_assert!(token.refresh_at >= token.issued_at.after(lifetime / 2));
+        let first = if mint == Mint::Needed { lifetime * 2 / 5 } else { lifetime / 2 };
+        prop_assert!(token.refresh_at >= token.issued_at.after(first));
         prop_assert!(token.refresh_at <= token.expires_at);
     }
 

@@ -16,8 +16,8 @@ const PROMISED: Duration = Duration::from_secs(3600);
 /// Tokens of that lifetime are refreshed a quarter of it before they expire.
 const WINDOW: u32 = 4;
 
-/// When the first is due: a lifetime less the window, and less a tenth for the jitter.
-const FIRST: f64 = 0.65;
+/// When the first is due, as a share of the lifetime: all were minted because they were needed.
+const FIRST: f64 = 0.4;
 
 /// What the refreshes of one generation did.
 #[derive(Clone, Debug)]
