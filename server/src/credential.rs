@@ -77,9 +77,16 @@ pub struct AskDefaults {
 }
 
 impl AskDefaults {
-    /// Fills in what `selector` leaves open.
+    /// Fills in what `selector` leaves open. One that leaves nothing open stays the one it is, and its key's hash known.
     #[must_use]
-    pub fn complete(&self, selector: &Selector) -> Selector {
+    pub fn complete(&self, selector: Selector) -> Selector {
+        let fills = |asked: &[String], default: &[String]| asked.is_empty() && !default.is_empty();
+        let is_complete = !fills(selector.scopes(), &self.scopes)
+            && !fills(selector.resources(), &self.resources)
+            && (selector.audience().is_some() || self.audience.is_none());
+        if is_complete {
+            return selector;
+        }
         let or_default =
             |asked: &[String], default: &[String]| if asked.is_empty() { default.to_vec() } else { asked.to_vec() };
         let scopes = or_default(selector.scopes(), &self.scopes);
@@ -160,7 +167,7 @@ struct Listed {
 impl Listed {
     fn new(credential: Credential) -> Self {
         let nothing = Selector::new(credential.name.clone(), vec![], None, vec![]);
-        Self { bare: credential.defaults.complete(&nothing), credential: Arc::new(credential) }
+        Self { bare: credential.defaults.complete(nothing), credential: Arc::new(credential) }
     }
 }
 
@@ -185,7 +192,7 @@ impl Catalog {
     pub fn complete(&self, selector: Selector) -> Selector {
         match self.0.by_name.get(selector.credential()) {
             Some(listed) if selector.is_bare() => listed.bare.clone(),
-            Some(listed) => listed.credential.defaults.complete(&selector),
+            Some(listed) => listed.credential.defaults.complete(selector),
             None => selector,
         }
     }
@@ -234,9 +241,19 @@ mod tests {
         let defaults =
             AskDefaults { scopes: vec!["b".into(), "a".into()], audience: Some("x".into()), resources: vec![] };
         let name = CredentialName::parse("c").expect("a valid name");
-        let open = defaults.complete(&Selector::new(name.clone(), vec![], None, vec![]));
+        let open = defaults.complete(Selector::new(name.clone(), vec![], None, vec![]));
         assert_eq!((open.scopes(), open.audience()), (&["a".into(), "b".into()][..], Some("x")));
-        let asked = defaults.complete(&Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
+        let asked = defaults.complete(Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
         assert_eq!((asked.scopes(), asked.audience()), (&["c".into()][..], Some("y")));
+    }
+    #[test]
+    fn what_leaves_nothing_open_stays_the_one_it_is() {
+        let name = CredentialName::parse("c").expect("a valid name");
+        let full = Selector::new(name, vec!["c".into()], Some("y".into()), vec![]);
+        let scopes = full.scopes().as_ptr();
+        for scopes_by_default in [vec![], vec!["a".into()]] {
+            let defaults = AskDefaults { scopes: scopes_by_default, audience: Some("x".into()), resources: vec![] };
+            assert_eq!(defaults.complete(full.clone()).scopes().as_ptr(), scopes, "not made anew");
+        }
     }
 }

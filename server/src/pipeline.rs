@@ -132,16 +132,28 @@ impl Pipeline {
         issued
     }
 
-    /// The same where nothing is unusual and nothing has to wait, as with nearly every hit. `None`: nothing has happened
-    /// yet, and [`Pipeline::get_token`] is to be asked; only where the audit log stalls the call then counts twice for its
-    /// caller's rate, which is looked at last, when it is known that this will be the answer.
+    /// The same where nothing is unusual and nothing has to wait, as with nearly every hit. Else nothing has happened yet,
+    /// and the request comes back, completed: [`Pipeline::get_token`] is to be asked. Only where the audit log stalls the
+    /// call then counts twice for its caller's rate, which is looked at last, when it is known that this will be the answer.
     ///
     /// It takes the same steps in a plain function, of a call that has `begun`. A future has room for whatever any call may
     /// need, and is moved about with it.
-    #[must_use]
-    pub fn get_token_at_once(&self, begun: Instant, call: &Call, request: TokenRequest) -> Option<Issued> {
-        let caller = self.authn.authenticate_now(&call.evidence)?.ok()?;
+    ///
+    /// # Errors
+    ///
+    /// The request, if it cannot be served at once.
+    pub fn get_token_at_once(
+        &self,
+        begun: Instant,
+        call: &Call,
+        request: TokenRequest,
+    ) -> std::result::Result<Issued, TokenRequest> {
         let request = TokenRequest { selector: self.complete(request.selector), ..request };
+        self.issue_at_once(begun, call, request.clone()).ok_or(request)
+    }
+
+    fn issue_at_once(&self, begun: Instant, call: &Call, request: TokenRequest) -> Option<Issued> {
+        let caller = self.authn.authenticate_now(&call.evidence)?.ok()?;
         let request = authorize(&*self.policy, &caller, request).ok()?;
         let served = self.cache.peek(&request)?;
         // From here on it counts.
@@ -150,7 +162,6 @@ impl Pipeline {
             rpc: Some(Rpc::GetToken),
             actor: Some(Actor::new(caller, call.evidence.peer)),
             trace: call.trace,
-            credential: Some(request.selector.credential().clone()),
             grant: Some(Arc::clone(request.grant())),
             reason: Some(Reason::Hit),
             ..AuditEvent::new(if served.entry.is_some() { Kind::TokenIssued } else { Kind::NotModified })

@@ -20,7 +20,7 @@ use super::{
     accept::Facts,
     answer::Answer,
     calls::{Calls, Row},
-    get_token,
+    get_token::{self, Asked, AtOnce},
     headers::AnswerHeaders,
     hold::Hold,
     message::Again,
@@ -53,6 +53,14 @@ pub(super) struct Front {
     pub(super) tracer: Tracer,
 }
 
+/// What is left to do about a call that was not answered at once.
+enum Left {
+    /// It was understood, and has to wait.
+    Asked(Box<Asked>),
+    /// All of it.
+    Request(Box<Request<Again>>),
+}
+
 /// An answer that is there, or is to be waited for.
 pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
 
@@ -66,18 +74,22 @@ impl Front {
         };
         let span = traced::begin(&self.tracer, row, &request);
         let mut request = request.map(Again::new);
+        let mut asked = None;
         if let Some(tokens) = self.offer.tokens.as_ref().filter(|_| span.is_none() && row == Row::GET_TOKEN) {
             let attempt = AssertUnwindSafe(|| get_token::answer_at_once(tokens, begun, facts, hold, &mut request));
-            let answer = catch_unwind(attempt).unwrap_or_else(|_| Some(refusal(&Status::internal(PANIC))));
-            if let Some(response) = answer {
-                return Box::pin(ready(Ok(self.seal(begun, row, response))));
+            let attempt = catch_unwind(attempt);
+            match attempt.unwrap_or_else(|_| AtOnce::Answered(refusal(&Status::internal(PANIC)))) {
+                AtOnce::Answered(response) => return Box::pin(ready(Ok(self.seal(begun, row, response)))),
+                AtOnce::Understood(call) => asked = Some(call),
+                AtOnce::Unusual => {}
             }
         }
         let (front, facts, hold) = (Arc::clone(self), Arc::clone(facts), hold.clone());
+        let deadline = timeout_of(request.headers());
         // Boxed, for each of the futures below has room for it. Of ten thousand calls that wait for one token that counts.
-        let (request, span) = (Box::new(request), span.map(Box::new));
+        let (left, span) = (asked.map_or_else(|| Left::Request(Box::new(request)), Left::Asked), span.map(Box::new));
         Box::pin(async move {
-            let response = front.answer_later(facts, hold, span, request).await;
+            let response = front.answer_later(facts, hold, span, deadline, left).await;
             drop(place);
             Ok(front.seal(begun, row, response))
         })
@@ -89,12 +101,12 @@ impl Front {
         facts: Arc<Facts>,
         hold: Hold,
         span: Option<Box<Span>>,
-        request: Box<Request<Again>>,
+        deadline: Option<Duration>,
+        left: Left,
     ) -> Response<Answer> {
-        let deadline = timeout_of(request.headers());
         // A panic ends its call; without this it would end the connection, with all of its calls. Pinned where it is made,
         // and lent: whatever takes a future by value, a variable as well, has room for all of it.
-        let served = pin!(AssertUnwindSafe(self.serve(facts, &hold, request)).catch_unwind());
+        let served = pin!(AssertUnwindSafe(self.serve(facts, &hold, left)).catch_unwind());
         let answer = within(deadline, async {
             let served = served.await;
             served.unwrap_or_else(|_| refusal(&Status::internal(PANIC)))
@@ -112,7 +124,11 @@ impl Front {
         response
     }
 
-    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, request: Box<Request<Again>>) -> Response<Answer> {
+    async fn serve(&self, facts: Arc<Facts>, hold: &Hold, left: Left) -> Response<Answer> {
+        let request = match left {
+            Left::Asked(asked) => return get_token::answer_asked(hold, asked).await,
+            Left::Request(request) => request,
+        };
         let answered = match (&self.offer.tokens, request.uri().path()) {
             (Some(tokens), get_token::PATH) => get_token::answer(tokens, &facts, hold, request).await,
             (Some(tokens), watch_tokens::PATH) => Box::pin(watch_tokens::answer(tokens, &facts, hold, request)).await,

@@ -20,7 +20,11 @@ use super::{
     message::{Again, TokenMessage, framed, key, read, read_at_once},
     token_service::Tokens,
 };
-use crate::{cache::Served, pipeline::Issued};
+use crate::{
+    cache::Served,
+    pipeline::{Call, Issued},
+    types::TokenRequest,
+};
 
 /// Its path.
 pub(super) const PATH: &str = "/tokencache.v1.TokenService/GetToken";
@@ -28,18 +32,44 @@ pub(super) const PATH: &str = "/tokencache.v1.TokenService/GetToken";
 /// `GetTokenResponse.token`.
 const TOKEN: u8 = key(1);
 
-/// Answers a call that nothing is unusual about and that has not to wait. `None`: nothing has happened yet, and the request
-/// is as it was.
+/// What became of the attempt to answer a call at once.
+pub(super) enum AtOnce {
+    /// There it is.
+    Answered(Response<Answer>),
+    /// It has to wait. Nothing has happened yet.
+    Understood(Box<Asked>),
+    /// Something is unusual about it. Nothing has happened yet, and the request is as it was.
+    Unusual,
+}
+
+/// A call that was understood: its request is needed no more.
+pub(super) struct Asked {
+    tokens: Tokens,
+    call: Call,
+    request: TokenRequest,
+}
+
+/// Answers a call that nothing is unusual about and that has not to wait.
 pub(super) fn answer_at_once(
     tokens: &Tokens,
     begun: Instant,
     facts: &Arc<Facts>,
     hold: &Hold,
     request: &mut Request<Again>,
-) -> Option<Response<Answer>> {
-    let message = read_at_once(request.body_mut())?;
-    let issued = tokens.issued_at_once(begun, &call_of(Some(facts), request.headers()), message)?;
-    Some(held_back(hold, issued))
+) -> AtOnce {
+    let message = read_at_once(request.body_mut());
+    let Some(Ok(asked)) = message.map(convert::token_request) else { return AtOnce::Unusual };
+    let call = call_of(Some(facts), request.headers());
+    match tokens.issued_at_once(begun, &call, asked) {
+        Ok(issued) => AtOnce::Answered(held_back(hold, issued)),
+        Err(request) => AtOnce::Understood(Box::new(Asked { tokens: tokens.clone(), call, request })),
+    }
+}
+
+/// Answers a call that was understood.
+pub(super) async fn answer_asked(hold: &Hold, asked: Box<Asked>) -> Response<Answer> {
+    let Asked { tokens, call, request } = *asked;
+    respond(hold, tokens.issued(call, Ok(request)).await)
 }
 
 /// Answers a call, or hands its request back.
@@ -50,10 +80,14 @@ pub(super) async fn answer(
     request: Box<Request<Again>>,
 ) -> Result<Response<Answer>, Box<Request<Again>>> {
     let (call, message) = read(facts, request).await?;
-    Ok(match tokens.issued(call, message).await {
+    Ok(respond(hold, tokens.issued(call, convert::token_request(message)).await))
+}
+
+fn respond(hold: &Hold, issued: Result<Issued, Status>) -> Response<Answer> {
+    match issued {
         Ok(issued) => held_back(hold, issued),
         Err(status) => Status::into_http::<Body>(status).map(Answer::from),
-    })
+    }
 }
 
 /// The answer, which leaves once its event is on record.

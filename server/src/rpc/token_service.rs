@@ -18,6 +18,7 @@ use crate::{
     error::Error,
     pipeline::{Call, Issued, Pipeline},
     time::SharedClock,
+    types::TokenRequest,
 };
 
 /// The most selectors of one watch.
@@ -39,19 +40,23 @@ impl Tokens {
     pub(super) fn issued(
         &self,
         call: Call,
-        message: v1::GetTokenRequest,
+        request: Result<TokenRequest, Error>,
     ) -> impl Future<Output = Result<Issued, Status>> + Send {
-        self.issue(call, message).map_err(|error| status::to_status(&error))
+        self.issue(call, request).map_err(|error| status::to_status(&error))
     }
 
-    /// The same where nothing has to wait; `None`: nothing has happened yet.
-    pub(super) fn issued_at_once(&self, begun: Instant, call: &Call, message: v1::GetTokenRequest) -> Option<Issued> {
-        self.pipeline.get_token_at_once(begun, call, convert::token_request(message).ok()?)
+    /// The same where nothing has to wait; else nothing has happened yet, and the request comes back.
+    pub(super) fn issued_at_once(
+        &self,
+        begun: Instant,
+        call: &Call,
+        request: TokenRequest,
+    ) -> Result<Issued, TokenRequest> {
+        self.pipeline.get_token_at_once(begun, call, request)
     }
 
-    async fn issue(&self, call: Call, message: v1::GetTokenRequest) -> Result<Issued, Error> {
+    async fn issue(&self, call: Call, request: Result<TokenRequest, Error>) -> Result<Issued, Error> {
         let call = self.pipeline.identify(call, Rpc::GetToken).await?;
-        let request = convert::token_request(message);
         let request = request.map_err(|error| self.pipeline.turn_away(&call, Rpc::GetToken, error))?;
         self.pipeline.get_token(&call, request).await
     }
@@ -113,7 +118,8 @@ impl TokenService for Tokens {
     /// For requests that are unusual: the others are answered by `rpc/get_token`.
     async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
         let call = call(&request);
-        let (Served { entry, verified, at, .. }, receipt) = self.issued(call, request.into_inner()).await?;
+        let request = convert::token_request(request.into_inner());
+        let (Served { entry, verified, at, .. }, receipt) = self.issued(call, request).await?;
         if let Some(receipt) = receipt {
             receipt.written().await.map_err(|error| status::to_status(&error))?;
         }
