@@ -133,7 +133,8 @@ impl Methods {
     }
 
     fn unexpired(&self, caller: Caller) -> Result<Caller> {
-        if caller.is_expired(self.clock.now()) {
+        // Most have no end, and need no clock.
+        if caller.expires_at().is_some() && caller.is_expired(self.clock.now()) {
             return Err(bad("the caller's proof of identity has expired"));
         }
         Ok(caller)

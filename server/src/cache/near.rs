@@ -22,7 +22,7 @@ use crate::types::KeyHash;
 const PLACES: (usize, usize) = (1 << 14, 1 << 22);
 
 /// Of so many reads one goes to moka.
-const SAMPLED: u32 = 16;
+const SAMPLED: u32 = 64;
 
 /// Whether an entry is still the one of its key in moka. It never is again.
 #[derive(Debug, Default)]
