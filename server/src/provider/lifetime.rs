@@ -70,7 +70,11 @@ pub(crate) fn seconds(value: &Value) -> Option<Duration> {
 
 /// The `exp` of a signed JWT (RFC 7519 section 4.1.4), without verifying it.
 fn jwt_expiry(token: &str) -> Option<Timestamp> {
-    let [_, payload, _] = token.split('.').collect::<Vec<_>>().try_into().ok()?;
+    let mut parts = token.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
     let payload: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
     let exp = payload.get("exp")?.as_number()?;
     seconds(&Value::Number(exp.clone())).map(|exp| Timestamp::from_millis(0).after(exp))

@@ -40,7 +40,8 @@ fn seconds(took: Duration) -> HeaderValue {
         // Nearly every answer, for it comes from memory.
         return HeaderValue::from_static("0.000s");
     }
-    let text = format!("{:.3}s", took.as_secs_f64());
+    let millis = (took + Duration::from_micros(500)).as_millis();
+    let text = format!("{}.{:03}s", millis / 1000, millis % 1000);
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
