@@ -56,7 +56,8 @@ impl Child {
 
     /// Does some work as part of the span. Log lines from within carry the id of the trace.
     fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
-        let named = tracing::info_span!("trace", trace_id = %self.parent.trace_id());
+        // Of the highest level, or a log of warnings alone would do without it.
+        let named = tracing::error_span!("trace", trace_id = %self.parent.trace_id());
         HERE.scope(self, work.instrument(named))
     }
 }

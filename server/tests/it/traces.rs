@@ -4,13 +4,18 @@ mod collector;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
+use tempfile::TempDir;
 use tokencache_client::GetToken;
-use tokencache_proto::v1::{GetTokenRequest, GetTokenResponse, RefreshTokenRequest};
+use tokencache_proto::v1::{
+    GetTokenRequest, GetTokenResponse, RefreshTokenRequest, token_service_client::TokenServiceClient,
+};
 use tonic::{Request, Status};
 
 use self::collector::{Collector, Seen};
 use crate::{
     broker::{Broker, Over, Stage, eventually},
+    process::{Daemon, FREE_PORTS},
     upstream::Fault,
 };
 
@@ -156,6 +161,24 @@ async fn a_refresh_in_the_background_is_a_trace_of_its_own() {
     let ahead = flights.iter().find(|span| span.attributes["tokencache.why"] == "ahead").expect("it is among them");
     assert_eq!(ahead.parent_id, "");
     assert_ne!(ahead.trace_id, TRACE);
+}
+
+#[tokio::test]
+async fn log_lines_of_a_recorded_call_name_its_trace() {
+    let (directory, collector) = (TempDir::new().expect("a directory"), Collector::start().await);
+    let telemetry = format!("[telemetry]\notlp_endpoint = {:?}\nsample_ratio = 0.0\n", collector.url());
+    let credential = "[credentials.ci]\nprovider = \"fixed\"\ntoken = { env = \"PATH\" }\n";
+    let mut daemon = Daemon::serve(directory.path(), &format!("{FREE_PORTS}{telemetry}{credential}")).await;
+    let mut tokens =
+        TokenServiceClient::connect(format!("http://{}", daemon.client_address())).await.expect("it serves");
+    let request = GetTokenRequest { credential: "ci".into(), ..Default::default() };
+    tokens.get_token(with_parent(request, "01")).await.expect("a token");
+    daemon.until_logged("token minted").await;
+    let log = daemon.stop().await.stderr;
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let minted: Vec<_> = lines.filter(|line| line["message"] == "token minted").collect();
+    assert_eq!(minted.len(), 1, "{log}");
+    assert_eq!(minted[0]["span"]["trace_id"], TRACE, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
