@@ -14,6 +14,7 @@ use std::{
     hash::Hash,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
 };
 
 use futures::FutureExt as _;
@@ -61,12 +62,17 @@ where
 
         let flight = AssertUnwindSafe(flight()).catch_unwind();
         let airborne = Arc::clone(&self.airborne);
-        self.tasks.spawn(trace::carry(async move {
+        let mut flight = Box::pin(self.tasks.track_future(trace::carry(async move {
             let result = flight.await.unwrap_or_else(|_| Err(Error::bug("a flight panicked")));
             // Gone from the map before the result is told: who asks from now on finds the result in memory.
             lock(&airborne).remove(&key);
             landed.send_replace(Some(result));
-        }));
+        })));
+        // Its first step is taken here: as a task it would wait behind all who have come meanwhile, thousands where they
+        // want the same token, and the upstream would be asked so much later. What it waits for it waits for anew as a task.
+        if flight.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(flight);
+        }
         Ticket { landing, leads: true }
     }
 
@@ -125,7 +131,7 @@ impl<V: Clone> Ticket<V> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::Notify;
+    use tokio::{sync::Notify, task::yield_now};
 
     use super::*;
 
@@ -151,6 +157,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_flight_has_set_out_before_those_who_came_meanwhile_have_their_turn() {
+        let (flights, set_out) = (Flights::new(TaskTracker::new()), Arc::new(AtomicUsize::new(0)));
+        let out = Arc::clone(&set_out);
+        let ticket = flights.join(1, || async move {
+            out.store(1, Ordering::SeqCst);
+            yield_now().await;
+            Ok(out.load(Ordering::SeqCst))
+        });
+        assert_eq!(set_out.load(Ordering::SeqCst), 1);
+        assert_eq!(ticket.wait().await, Ok(1));
+    }
+
+    #[tokio::test]
     async fn a_flight_goes_on_when_everybody_has_left() {
         let tasks = TaskTracker::new();
         let flights = Flights::new(tasks.clone());
@@ -170,7 +189,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_for_all_who_wait_and_the_key_can_fly_again() {
         let flights: Flights<u8, u8> = Flights::new(TaskTracker::new());
-        let first = flights.join(1, || async { panic!("on purpose") });
+        let first = flights.join(1, || async {
+            yield_now().await;
+            panic!("on purpose")
+        });
         let second = flights.join(1, || async { Ok(2) });
         assert_eq!(first.wait().await.map_err(|e| e.kind()), Err(crate::error::ErrorKind::Bug));
         assert!(second.wait().await.is_err());

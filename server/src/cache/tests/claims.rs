@@ -20,7 +20,7 @@ async fn behind(plan: &Plan) -> (Vec<World>, Arc<FaultyTokenStore>) {
     for world in &worlds {
         assert_eq!(world.get().await.expect("a token").token.generation, FIRST);
     }
-    worlds[1].deaf.cancel();
+    worlds[1].go_deaf().await;
     let next = worlds[0].get_with(|request| request.rejected = Some(FIRST)).await;
     assert_eq!(next.expect("its replacement").token.generation, SECOND);
     (worlds, store)
@@ -92,7 +92,7 @@ async fn a_claim_that_comes_true_within_the_second_after_a_false_one_is_not_take
     for world in &worlds {
         world.get().await.expect("a token");
     }
-    worlds[1].deaf.cancel();
+    worlds[1].go_deaf().await;
     assert_eq!(generation(holding(&worlds[1], FALSE).await), FIRST);
     worlds[0].get_with(|request| request.rejected = Some(FIRST)).await.expect("its replacement");
     assert!(holding(&worlds[1], SECOND).await.entry.is_none());

@@ -66,7 +66,7 @@ async fn a_rejection_waits_for_a_silent_replica_until_its_lease_lapses_and_no_lo
     for world in &worlds {
         world.get().await.expect("a token");
     }
-    worlds[2].deaf.cancel();
+    worlds[2].go_deaf().await;
     let begun = Instant::now();
     worlds[0].reject(FIRST).await.expect("acknowledged");
     let took = begun.elapsed();
@@ -83,7 +83,7 @@ async fn a_second_report_is_acknowledged_no_earlier_than_the_first() {
     for world in &worlds {
         world.get().await.expect("a token");
     }
-    worlds[2].deaf.cancel();
+    worlds[2].go_deaf().await;
     let (first, second) = tokio::join!(worlds[0].reject(FIRST), async {
         sleep(Duration::from_millis(20)).await;
         worlds[1].reject(FIRST).await
@@ -97,7 +97,7 @@ async fn a_replica_out_of_touch_refuses_where_the_credential_says_so() {
     let plan = Plan { when_degraded: WhenDegraded::Refuse, ..Plan::default() };
     let worlds = World::fleet(2, &plan).await;
     worlds[1].get().await.expect("a token");
-    worlds[1].deaf.cancel();
+    worlds[1].go_deaf().await;
     sleep(TTL).await;
     assert_eq!(worlds[1].get().await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::StoreDown));
     assert!(worlds[0].get().await.is_ok());
@@ -133,7 +133,7 @@ async fn a_grant_that_rotates_is_sent_once_by_whichever_replica() {
 async fn a_replica_that_leaves_is_not_waited_for() {
     let worlds = fleet().await;
     worlds[0].get().await.expect("a token");
-    worlds[2].deaf.cancel();
+    worlds[2].go_deaf().await;
     worlds[2].store.leave(crate::types::ReplicaId::new("r2")).await.expect("the store works");
     let begun = Instant::now();
     worlds[0].reject(FIRST).await.expect("acknowledged");
@@ -160,7 +160,7 @@ async fn a_sign_of_life_counts_from_when_it_was_sent_however_late_its_answer() {
         // Short enough for the lease to be prolonged in time.
         way.set_answer_delay(Duration::from_millis(600));
         sleep(Duration::from_secs(6) + cut_after).await;
-        second.deaf.cancel();
+        second.go_deaf().await;
         first.reject(FIRST).await.expect("acknowledged");
         let served = second.serve(|_| {}).await.expect("it serves all the same");
         let generation = served.entry.expect("modified").token.generation;

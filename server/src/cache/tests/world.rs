@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, task::yield_now, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -205,8 +205,7 @@ pub(super) struct World {
     pub(super) store: SharedStore,
     pub(super) clock: Arc<TokioClock>,
     pub(super) stop: CancellationToken,
-    /// Cuts the replica off from the others: its events and signs of life.
-    pub(super) deaf: CancellationToken,
+    deaf: CancellationToken,
 }
 
 /// What a world is made of.
@@ -358,6 +357,13 @@ impl World {
             tokio::spawn(deaf.clone().run_until_cancelled_owned(fleet.run(CancellationToken::new())));
         }
         Self { cache, upstream, store, clock, stop, deaf }
+    }
+
+    /// Cuts the replica off from the others: its events and signs of life.
+    pub(super) async fn go_deaf(&self) {
+        self.deaf.cancel();
+        // What listens has to have its turn to notice.
+        yield_now().await;
     }
 
     pub(super) async fn warm_start(&self) {
