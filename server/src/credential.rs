@@ -246,6 +246,7 @@ mod tests {
         let asked = defaults.complete(Selector::new(name, vec!["c".into()], Some("y".into()), vec![]));
         assert_eq!((asked.scopes(), asked.audience()), (&["c".into()][..], Some("y")));
     }
+
     #[test]
     fn what_leaves_nothing_open_stays_the_one_it_is() {
         let name = CredentialName::parse("c").expect("a valid name");

@@ -197,5 +197,9 @@ mod tests {
         assert_eq!(first.wait().await.map_err(|e| e.kind()), Err(crate::error::ErrorKind::Bug));
         assert!(second.wait().await.is_err());
         assert_eq!(flights.join(1, || async { Ok(3) }).wait().await, Ok(3));
+        // In the step that its caller takes.
+        let at_once = flights.join(1, || async { panic!("on purpose") });
+        assert_eq!(at_once.wait().await.map_err(|e| e.kind()), Err(crate::error::ErrorKind::Bug));
+        assert!(flights.is_empty());
     }
 }

@@ -146,7 +146,7 @@ impl Bound {
 }
 
 /// Has the kernel notice a peer that vanished. HTTP/2's pings would as well, but hyper looks at the clock with each frame
-/// and at a timer with each turn for them, which by a profile is 3 % of what a hit takes.
+/// and at a timer with each turn for them; by a profile the latter alone was 2 % of what a hit takes.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new().with_time(IDLE).with_interval(PROBE_EVERY).with_retries(PROBES);
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_that_vanishes_is_noticed_within_a_minute() -> io::Result<()> {
+    async fn the_kernel_is_told_to_notice_a_vanished_peer_within_a_minute() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let _peer = TcpStream::connect(listener.local_addr()?).await?;
         let (stream, _) = Bound::Tcp(listener).accept().await?;

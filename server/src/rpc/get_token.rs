@@ -60,7 +60,7 @@ pub(super) fn answer_at_once(
     let message = read_at_once(request.body_mut());
     let Some(Ok(asked)) = message.map(convert::token_request) else { return AtOnce::Unusual };
     let call = call_of(Some(facts), request.headers());
-    match tokens.issued_at_once(begun, &call, asked) {
+    match tokens.pipeline.get_token_at_once(begun, &call, asked) {
         Ok(issued) => AtOnce::Answered(held_back(hold, issued)),
         Err(request) => AtOnce::Understood(Box::new(Asked { tokens: tokens.clone(), call, request })),
     }

@@ -7,7 +7,6 @@ use prost::Message as _;
 use tokencache_proto::v1::{
     self, Freshness, token_service_server::TokenService, watch_tokens_response::Event as WatchEvent,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -43,16 +42,6 @@ impl Tokens {
         request: Result<TokenRequest, Error>,
     ) -> impl Future<Output = Result<Issued, Status>> + Send {
         self.issue(call, request).map_err(|error| status::to_status(&error))
-    }
-
-    /// The same where nothing has to wait; else nothing has happened yet, and the request comes back.
-    pub(super) fn issued_at_once(
-        &self,
-        begun: Instant,
-        call: &Call,
-        request: TokenRequest,
-    ) -> Result<Issued, TokenRequest> {
-        self.pipeline.get_token_at_once(begun, call, request)
     }
 
     async fn issue(&self, call: Call, request: Result<TokenRequest, Error>) -> Result<Issued, Error> {

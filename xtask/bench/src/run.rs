@@ -31,7 +31,7 @@ pub(crate) struct Run {
     /// Only this contender, in closed loops; may be repeated. Nothing is written
     #[arg(long, value_enum, action = ArgAction::Append)]
     only: Vec<Name>,
-    /// Only what is measured beside the rounds, with so many calls a second. Nothing is written
+    /// Only what is measured beside the rounds, hits alone at so many calls a second. Nothing is written
     #[arg(long, conflicts_with = "only")]
     rate: Option<f64>,
     /// How many rounds
@@ -48,6 +48,7 @@ pub(crate) struct Run {
 impl Run {
     /// Measures and reports.
     pub(crate) fn run(&self, args: &Args) -> Result<()> {
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0 && rate.is_finite()), "--rate is a number above 0");
         let machine = machine::describe();
         println!("{machine}");
         let host = Host::new(args.binaries.canonicalize()?, self.keys)?;
