@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    io::{BufRead as _, BufReader, Read, Write},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -45,6 +46,50 @@ pub(crate) fn run(headline: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The most failed tests whose messages are told again, how many lines of each, and how much of a line.
+const TOLD_AGAIN: usize = 20;
+const LINES: usize = 3;
+const LINE: usize = 300;
+
+/// The same for tests that Rust's harness runs: the error tells again what the failed ones said, for that stands far above
+/// the end of what they print, where a log may be cut.
+pub(crate) fn run_tests(headline: &str, command: &mut Command) -> Result<()> {
+    println!("\n== {headline}");
+    let begun = now();
+    let mut tests =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", program(command)))?;
+    let printed = tests.stdout.take().context("the output is a pipe")?;
+    let messages = pass_on(printed, &mut std::io::stdout())?;
+    let status = tests.wait().with_context(|| format!("cannot wait for {}", program(command)))?;
+    let took = begun.elapsed();
+    if !status.success() {
+        let ended = format!("{} ended with {status} after {}", program(command), seconds(took));
+        bail!("{headline}: {ended}\n{}", messages.join("\n"));
+    }
+    println!("== {headline}: done in {}", seconds(took));
+    Ok(())
+}
+
+/// Passes on what tests print, as it comes; the messages of those that panicked.
+fn pass_on(from: impl Read, to: &mut impl Write) -> Result<Vec<String>> {
+    let (mut from, mut line) = (BufReader::new(from), Vec::new());
+    let (mut messages, mut wanted) = (Vec::new(), 0);
+    while from.read_until(b'\n', &mut line)? > 0 {
+        to.write_all(&line)?;
+        let text = String::from_utf8_lossy(&line);
+        if text.contains("panicked at ") {
+            wanted = LINES;
+        }
+        if wanted > 0 && messages.len() < TOLD_AGAIN * LINES {
+            messages.push(text.trim_end().chars().take(LINE).collect());
+            wanted -= 1;
+        }
+        line.clear();
+    }
+    to.flush()?;
+    Ok(messages)
+}
+
 /// What a command prints, if it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", program(command)))?;
@@ -81,6 +126,26 @@ mod tests {
     fn the_error_of_a_failed_step_names_the_step_and_the_program() {
         let error = run("the step", command("sh").args(["-c", "exit 7"])).unwrap_err().to_string();
         assert!(error.starts_with("the step: sh ended with exit status: 7"), "{error}");
+    }
+
+    #[test]
+    fn the_error_of_failed_tests_tells_again_what_they_said() {
+        let printed = "running\nthread 'a' panicked at a.rs:1:2:\nleft\nright\nmore\n";
+        let script = "printf '%s' \"$0\"; exit 101";
+        let error = run_tests("tests", command("sh").args(["-c", script, printed])).unwrap_err().to_string();
+        let (head, said) = error.split_once('\n').expect("several lines");
+        assert!(head.starts_with("tests: sh ended with exit status: 101"), "{head}");
+        assert_eq!(said, "thread 'a' panicked at a.rs:1:2:\nleft\nright");
+    }
+
+    #[test]
+    fn what_tests_print_is_passed_on_and_of_what_they_said_a_part_is_kept() {
+        let printed = [b"panicked at \xff\n".repeat(100), b"x".repeat(1000)].concat();
+        let mut passed_on = Vec::new();
+        let messages = pass_on(&printed[..], &mut passed_on).expect("both are in memory");
+        assert_eq!(passed_on, printed);
+        assert_eq!(messages.len(), TOLD_AGAIN * LINES);
+        assert!(messages.iter().all(|message| message.chars().count() <= LINE));
     }
 
     #[test]

@@ -17,7 +17,10 @@ const SECONDS: &str = "10";
 /// of a hit are counted, where valgrind is.
 pub(crate) fn run() -> Result<()> {
     postgres::ensure()?;
-    step::run("unit, conformance and integration tests", step::cargo().args(["test", "--workspace", "--locked"]))?;
+    step::run_tests(
+        "unit, conformance and integration tests",
+        step::cargo().args(["test", "--workspace", "--locked"]),
+    )?;
     let it = ["--test", "it"];
     let standby = run_ignored("servers with a standby", &["--lib"], "postgres::node::", postgres::find_binaries())?;
     let faults = run_ignored("faults of a database server", &it, "database::own::", postgres::find_binaries())?;
@@ -68,7 +71,7 @@ fn run_ignored(headline: &str, targets: &[&str], module: &str, needed: Result<()
     }
     let mut cargo = step::cargo();
     cargo.args(["test", "--workspace", "--locked"]).args(targets).args(["--", "--ignored", module]);
-    step::run(headline, &mut cargo)?;
+    step::run_tests(headline, &mut cargo)?;
     Ok("passed".to_owned())
 }
 
