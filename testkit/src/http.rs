@@ -16,6 +16,8 @@ use tokio::{
 pub enum Reply {
     /// These bytes; then the connection ends.
     Bytes(Vec<u8>),
+    /// These bytes; the next request on the connection gets the other reply.
+    Then(Vec<u8>, Box<Reply>),
     /// Nothing, for ever.
     Silence,
     /// These bytes, then a space every 10 ms, for ever.
@@ -29,6 +31,20 @@ impl Reply {
         let body = body.as_ref();
         let head = format!("HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\n\r\n", body.len());
         Self::Bytes([head.as_bytes(), body].concat())
+    }
+
+    /// This one, after which the connection stays open, and another one to the next request on it.
+    ///
+    /// # Panics
+    ///
+    /// If this one has no end of its own.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Then(bytes, Box::new(next)),
+            Self::Then(bytes, inner) => Self::Then(bytes, Box::new(inner.then(next))),
+            Self::Silence | Self::Drip(_) => panic!("nothing comes after a reply without an end"),
+        }
     }
 
     /// A whole answer that carries JSON.
@@ -126,25 +142,31 @@ async fn serve(listener: TcpListener, replies: Vec<Reply>, requests: Arc<Mutex<V
     }
 }
 
-async fn answer(mut stream: TcpStream, reply: Reply, requests: &Mutex<Vec<String>>) -> std::io::Result<()> {
-    let mut received = Vec::new();
-    while !is_whole(&received) {
-        if stream.read_buf(&mut received).await? == 0 {
-            return Ok(());
+async fn answer(mut stream: TcpStream, mut reply: Reply, requests: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    loop {
+        let mut received = Vec::new();
+        while !is_whole(&received) {
+            if stream.read_buf(&mut received).await? == 0 {
+                return Ok(());
+            }
         }
-    }
-    requests.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&received).into_owned());
-    match reply {
-        Reply::Bytes(bytes) => {
-            stream.write_all(&bytes).await?;
-            stream.shutdown().await
-        }
-        Reply::Silence => std::future::pending().await,
-        Reply::Drip(bytes) => {
-            stream.write_all(&bytes).await?;
-            loop {
-                stream.write_all(b" ").await?;
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        requests.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&received).into_owned());
+        match reply {
+            Reply::Bytes(bytes) => {
+                stream.write_all(&bytes).await?;
+                return stream.shutdown().await;
+            }
+            Reply::Then(bytes, next) => {
+                stream.write_all(&bytes).await?;
+                reply = *next;
+            }
+            Reply::Silence => std::future::pending().await,
+            Reply::Drip(bytes) => {
+                stream.write_all(&bytes).await?;
+                loop {
+                    stream.write_all(b" ").await?;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
             }
         }
     }

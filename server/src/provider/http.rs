@@ -1,12 +1,16 @@
 //! HTTP to an upstream: one request, one answer, bounded in time and in size.
 //!
-//! Deliberately absent: redirects (they would carry a secret elsewhere), retries (a refresh token is sent once),
-//! cookies, decompression (a few bytes could become gigabytes), and idle connections: one that the upstream has closed
-//! in the meantime would put a refresh token in doubt.
+//! Deliberately absent: redirects (they would carry a secret elsewhere), cookies, and decompression (a few bytes could
+//! become gigabytes).
+//!
+//! A request that must not come twice, as one with a refresh token, is sent once, over a connection of its own: one that
+//! was kept and that the upstream has closed in the meantime would leave it in doubt. Others go over connections that are
+//! kept, which saves the greater part of what a call takes, and of the wait for it where TLS is spoken.
 
 mod answer;
 mod clients;
 mod egress;
+mod kept;
 mod settings;
 
 use std::{fmt, iter, time::Duration};
@@ -17,6 +21,7 @@ use ::http::{
 };
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -37,7 +42,10 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// A client with the HTTP settings of a credential. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    inner: reqwest::Client,
+    /// Opens a connection for each request.
+    single: reqwest::Client,
+    /// Keeps connections.
+    keeping: reqwest::Client,
     settings: HttpSettings,
 }
 
@@ -53,6 +61,8 @@ pub struct Call {
     pub body: Zeroizing<Vec<u8>>,
     /// How long the whole exchange may take, if less than the settings say.
     pub within: Option<Duration>,
+    /// Whether it does no harm if the upstream gets it twice, or nobody knows whether it did.
+    pub repeatable: bool,
 }
 
 impl fmt::Debug for Call {
@@ -147,7 +157,8 @@ impl HttpClient {
         &self.settings
     }
 
-    /// Sends a request, once, and reads the answer. Dropping the future closes the connection.
+    /// Sends a request and reads the answer. Dropping the future closes the connection. One that is repeatable is sent once
+    /// more, within the same time, if it went over a connection that had been kept, and that ended before an answer began.
     ///
     /// # Errors
     ///
@@ -183,12 +194,29 @@ impl HttpClient {
 
         let mut headers = call.headers;
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut request = self.inner.request(call.method, call.url).headers(headers).timeout(limit);
+        let mut request = self.single.request(call.method, call.url).headers(headers).timeout(limit);
         if !call.body.is_empty() {
             request = request.body(Bytes::from_owner(call.body));
         }
         let failure = |error: reqwest::Error| HttpFailure::new(&error, host.clone(), &self.settings, limit);
-        let mut response = request.send().await.map_err(failure)?;
+        let mut request = request.build().map_err(failure)?;
+        let mut response = None;
+        if call.repeatable
+            && let Some(first) = request.try_clone()
+        {
+            let begun = Instant::now();
+            let (sent, was_kept) = kept::over_kept(self.keeping.execute(first)).await;
+            match sent.map_err(failure) {
+                Err(HttpFailure::Broken(_)) if was_kept => {
+                    *request.timeout_mut() = Some(limit.saturating_sub(begun.elapsed()));
+                }
+                sent => response = Some(sent?),
+            }
+        }
+        let mut response = match response {
+            Some(response) => response,
+            None => self.single.execute(request).await.map_err(failure)?,
+        };
 
         let (body, fault) = read_body(&mut response).await;
         Ok(Answer { host, status: response.status(), headers: response.headers().clone(), body, fault })

@@ -159,7 +159,8 @@ impl OAuth2Provider {
         for (name, value) in &self.config.extra_params {
             form.push(name, value.resolve(None).await?.expose());
         }
-        self.call(self.token_url().await?, form).await
+        let call = self.call(self.token_url().await?, form).await?;
+        Ok(Call { repeatable: self.config.grant.is_repeatable(), ..call })
     }
 
     /// A form for an endpoint of the authorization server, with the client's authentication and the extra headers.
@@ -168,7 +169,7 @@ impl OAuth2Provider {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         self.config.client_auth.apply(&self.config.client_id, &mut headers, &mut form).await?;
-        Ok(Call { method: Method::POST, url, headers, body: form.into_body(), within: None })
+        Ok(Call { method: Method::POST, url, headers, body: form.into_body(), within: None, repeatable: false })
     }
 
     fn read_token(&self, answer: &Answer, request: &MintRequest) -> MintResult {

@@ -74,7 +74,7 @@ fn unusable() -> Vec<(&'static str, Fault, &'static str, &'static str)> {
 async fn refresh_with(stage: &Stage, operator: &AdminClient, fault: Fault) -> tokencache_client::Result<u64> {
     // Attempts are a second apart at least.
     stage.clock.advance(Duration::from_secs(1));
-    stage.upstream.then(fault);
+    stage.upstream.spoil_attempt(fault);
     operator.refresh_token("ci").await.map(|token| token.generation)
 }
 

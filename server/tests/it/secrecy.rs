@@ -66,7 +66,7 @@ async fn live_through(stage: &Stage, broker: &Broker) -> Vec<Error> {
         Fault::Cut,
     ] {
         stage.clock.advance(Duration::from_secs(1));
-        stage.upstream.then(fault);
+        stage.upstream.spoil_attempt(fault);
         errors.push(operator.refresh_token("ci").await.expect_err("it is worth nothing"));
     }
     stage.upstream.then(Fault::refusal("invalid_grant"));

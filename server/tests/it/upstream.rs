@@ -94,6 +94,15 @@ impl Upstream {
         self.script().next.push_back(fault);
     }
 
+    /// Has the next attempt by client credentials fail so. The end of a connection that was kept does not yet: the call is
+    /// made once more.
+    pub(crate) fn spoil_attempt(&self, fault: Fault) {
+        if matches!(fault, Fault::Cut) {
+            self.then(Fault::Cut);
+        }
+        self.then(fault);
+    }
+
     /// Does this at every call that nothing else is planned for; `None`: works again.
     pub(crate) fn always(&self, fault: Option<Fault>) {
         self.script().always = fault;

@@ -104,32 +104,34 @@ fn serve(listener: std::net::TcpListener, manner: &Arc<Manner>, core: usize) -> 
     })
 }
 
+/// Answers what comes over one connection, one request after the other.
 async fn answer(mut stream: TcpStream, manner: &Manner) -> Result<()> {
+    stream.set_nodelay(true)?;
     let mut request = Vec::with_capacity(2048);
-    while !is_whole(&request) {
-        if stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
+    loop {
+        while !is_whole(&request) {
+            if stream.read_buf(&mut request).await? == 0 {
+                return Ok(());
+            }
         }
+        let call = manner.calls.fetch_add(1, Ordering::Relaxed);
+        let place = request.windows(MARK.len()).rposition(|window| window == MARK).context("no key")? + MARK.len();
+        let key = std::str::from_utf8(request.get(place..place + DIGITS).context("half a key")?)?;
+        let lifetime = manner.lifetime.load(Ordering::Relaxed);
+        // No two are the same: one that comes again is taken for a refresh that failed.
+        let mut token = token(key);
+        token.replace_range(TOKEN - SERIAL.., &format!("{call:0SERIAL$}"));
+        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#);
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        match manner.delay.load(Ordering::Relaxed) {
+            0 => {}
+            delay => sleep(Duration::from_millis(delay)).await,
+        }
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        *manner.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+        request.clear();
     }
-    let call = manner.calls.fetch_add(1, Ordering::Relaxed);
-    let place = request.windows(MARK.len()).rposition(|window| window == MARK).context("no key")? + MARK.len();
-    let key = std::str::from_utf8(request.get(place..place + DIGITS).context("half a key")?)?;
-    let lifetime = manner.lifetime.load(Ordering::Relaxed);
-    // No two are the same: one that comes again is taken for a refresh that failed.
-    let mut token = token(key);
-    token.replace_range(TOKEN - SERIAL.., &format!("{call:0SERIAL$}"));
-    let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#);
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
-    );
-    match manner.delay.load(Ordering::Relaxed) {
-        0 => {}
-        delay => sleep(Duration::from_millis(delay)).await,
-    }
-    stream.write_all(format!("{head}{body}").as_bytes()).await?;
-    *manner.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
-    Ok(stream.shutdown().await?)
 }
 
 /// Whether a request has come to its end, by its `content-length`.

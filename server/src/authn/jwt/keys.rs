@@ -155,8 +155,8 @@ impl JwtKeys {
 
     /// A JSON document, `None` if it is none of that form.
     async fn get<T: serde::de::DeserializeOwned>(&self, url: Url) -> Result<Option<T>> {
-        let call =
-            Call { method: Method::GET, url, headers: HeaderMap::new(), body: Zeroizing::default(), within: None };
+        let (headers, body) = (HeaderMap::new(), Zeroizing::default());
+        let call = Call { method: Method::GET, url, headers, body, within: None, repeatable: false };
         let answer = self.client.send(call).await?;
         if !answer.status.is_success() {
             let text = format!("{} answered {} when asked for an issuer's keys", answer.host, answer.status.as_u16());

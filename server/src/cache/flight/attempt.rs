@@ -230,6 +230,7 @@ impl Attempt {
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
         let answer = call.await.unwrap_or_else(panicked);
+        give_way().await;
         let failed_with = answer.as_ref().err().map(|failure| failure.error.kind());
         self.parts.metrics.tokens.upstream(self.credential.provider.kind(), failed_with, begun.elapsed());
         self.note(&answer);

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use reqwest::{Certificate, ClientBuilder, Identity, Proxy, redirect, retry, tls};
@@ -13,7 +14,19 @@ use zeroize::Zeroizing;
 use super::{
     HttpClient, HttpSettings,
     egress::{GuardedResolver, Lookup, SystemLookup},
+    kept::watched,
 };
+
+/// How long a connection is kept that nothing is asked over: less than the 5 s after which the most hasty of common servers
+/// close theirs (Node.js, Apache httpd), so that few requests meet the end of one.
+const KEPT_FOR: Duration = Duration::from_secs(4);
+
+/// After how long a silence during calls an HTTP/2 connection is asked whether it lives, and how long it may take to say so:
+/// all calls share one, and they and the next ones would wait in vain where it leads nowhere.
+const PING_AFTER: Duration = Duration::from_secs(2);
+
+/// How many of them to one host.
+const MOST_KEPT: usize = 64;
 
 /// Clients by their settings, so that a thousand credentials do not load the system's certificates a thousand times.
 ///
@@ -68,28 +81,30 @@ impl HttpClients {
         if let Some(client) = clients.get(settings) {
             return Ok(client.clone());
         }
-        let client = HttpClient { inner: make(settings, &self.lookup)?, settings: settings.clone() };
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let make = |keeping| make(settings, keeping, &self.lookup);
+        let client = HttpClient { single: make(false)?, keeping: make(true)?, settings: settings.clone() };
         clients.insert(settings.clone(), client.clone());
         Ok(client)
     }
 }
 
-fn make(settings: &HttpSettings, lookup: &Arc<dyn Lookup>) -> Result<reqwest::Client, BadClient> {
-    for warning in settings.warnings() {
-        tracing::warn!("{warning}");
-    }
+fn make(settings: &HttpSettings, keeping: bool, lookup: &Arc<dyn Lookup>) -> Result<reqwest::Client, BadClient> {
     let certificates = settings.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-    let with_system = || Ok(builder(settings, lookup)?.tls_certs_merge(certificates.clone()));
+    let with_system = || Ok(builder(settings, keeping, lookup)?.tls_certs_merge(certificates.clone()));
     if let Ok(client) = with_system()?.build() {
         return Ok(client);
     }
     // A machine without any certificate authority is no reason not to reach an upstream over plain http.
-    let client = builder(settings, lookup)?.tls_certs_only(certificates.clone()).build().map_err(|_| BadClient::Tls)?;
+    let client =
+        builder(settings, keeping, lookup)?.tls_certs_only(certificates.clone()).build().map_err(|_| BadClient::Tls)?;
     tracing::warn!("the system has no certificate authorities: https works only to those in `ca_file`");
     Ok(client)
 }
 
-fn builder(settings: &HttpSettings, lookup: &Arc<dyn Lookup>) -> Result<ClientBuilder, BadClient> {
+fn builder(settings: &HttpSettings, keeping: bool, lookup: &Arc<dyn Lookup>) -> Result<ClientBuilder, BadClient> {
     let proxy = settings.proxy.as_ref();
     let egress = proxy.map_or_else(|| settings.egress.clone(), |proxy| settings.egress.towards(proxy));
     let mut builder = reqwest::Client::builder()
@@ -99,11 +114,15 @@ fn builder(settings: &HttpSettings, lookup: &Arc<dyn Lookup>) -> Result<ClientBu
         .referer(false)
         .no_proxy()
         .dns_resolver(GuardedResolver::new(egress, Arc::clone(lookup)))
-        .pool_max_idle_per_host(0)
+        .pool_max_idle_per_host(if keeping { MOST_KEPT } else { 0 })
+        .pool_idle_timeout(KEPT_FOR)
         .tls_version_min(tls::Version::TLS_1_2)
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.timeout)
         .tls_danger_accept_invalid_certs(!settings.verify);
+    if keeping {
+        builder = watched(builder.http2_keep_alive_interval(PING_AFTER).http2_keep_alive_timeout(PING_AFTER));
+    }
     if let Some(proxy) = &settings.proxy {
         builder = builder.proxy(Proxy::all(proxy.clone()).map_err(|_| BadClient::BadProxy)?);
     }

@@ -20,6 +20,7 @@ fn call(url: &str) -> Call {
         headers: HeaderMap::new(),
         body: Zeroizing::new(b"x=s3cr3t".to_vec()),
         within: None,
+        repeatable: false,
     }
 }
 
@@ -176,4 +177,51 @@ fn equal_settings_share_a_client() {
     }
     clients.get(&hasty()).unwrap();
     assert_eq!(clients.known.lock().unwrap().len(), 2);
+}
+
+/// What the server answers to repeatable (`true`) and other calls, one after the other.
+async fn answers(replies: Vec<Reply>, calls: &[bool]) -> (Vec<Result<String, HttpFailure>>, usize) {
+    let server = ScriptedServer::start(replies).await.expect("a server");
+    let client = client(&hasty());
+    let mut answers = vec![];
+    for repeatable in calls {
+        let answer = client.send(Call { repeatable: *repeatable, ..call(server.url()) }).await;
+        answers.push(answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()));
+    }
+    (answers, server.requests().len())
+}
+
+fn texts(answers: &[Result<String, HttpFailure>]) -> Vec<&str> {
+    answers.iter().map(|answer| answer.as_deref().unwrap_or("none")).collect()
+}
+
+#[tokio::test]
+async fn repeatable_requests_share_a_connection_and_others_have_one_of_their_own() {
+    let reply = |body| Reply::new(200, "", body);
+    let replies = vec![reply("a1").then(reply("a2")).then(reply("a3")), reply("b1").then(reply("b2")), reply("c1")];
+    let (answers, _) = answers(replies, &[true, false, true, false, true]).await;
+    assert_eq!(texts(&answers), ["a1", "b1", "a2", "c1", "a3"]);
+}
+
+#[tokio::test]
+async fn a_repeatable_request_that_meets_the_end_of_a_kept_connection_is_sent_once_more_and_no_other() {
+    let (ends, reply) = (|| Reply::Bytes(vec![]), |body| Reply::new(200, "", body));
+    let (told, requests) = answers(vec![reply("a1").then(ends()), reply("b1")], &[true, true]).await;
+    assert_eq!((texts(&told), requests), (vec!["a1", "b1"], 3));
+    let (told, requests) = answers(vec![reply("a1").then(ends()), ends(), reply("c1")], &[true, true]).await;
+    assert_eq!((texts(&told), requests), (vec!["a1", "none"], 3), "it is not sent for a third time");
+    for repeatable in [true, false] {
+        // A connection that was opened for it.
+        let (told, requests) = answers(vec![ends(), reply("b1")], &[repeatable]).await;
+        assert_eq!(requests, 1);
+        assert!(told[0].as_ref().is_err_and(HttpFailure::may_have_been_sent), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeatable_request_that_is_not_answered_in_time_is_not_repeated() {
+    let reply = |body| Reply::new(200, "", body);
+    let (told, requests) = answers(vec![reply("a1").then(Reply::Silence), reply("b1")], &[true, true]).await;
+    assert_eq!(requests, 2);
+    assert!(matches!(told[1], Err(HttpFailure::Slow(..))), "{told:?}");
 }

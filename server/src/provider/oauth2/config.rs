@@ -60,6 +60,12 @@ impl Grant {
     pub(super) fn is_lost_by_invalid_grant(&self) -> bool {
         matches!(self, Self::RefreshToken { .. })
     }
+
+    /// Whether asking twice costs no more than a token that nobody uses. A refresh token may be used up by the first time,
+    /// and a wrong password counts twice.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self, Self::ClientCredentials)
+    }
 }
 
 /// Where the endpoints are known from.

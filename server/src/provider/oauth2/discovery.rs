@@ -121,7 +121,8 @@ impl Discovery {
         for url in self.issuer.metadata_urls() {
             // Half of the time at most: the token request is to have its share.
             let within = Some(self.client.settings().timeout / 2);
-            let call = Call { method: Method::GET, url, headers: HeaderMap::new(), body: Zeroizing::default(), within };
+            let (headers, body) = (HeaderMap::new(), Zeroizing::default());
+            let call = Call { method: Method::GET, url, headers, body, within, repeatable: false };
             match self.client.send(call).await {
                 Ok(answer) => match self.read(&answer) {
                     Ok(metadata) => return Ok(metadata),

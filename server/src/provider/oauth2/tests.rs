@@ -7,7 +7,7 @@ use tokencache_testkit::http::{Reply, ScriptedServer};
 use crate::{
     error::ErrorKind,
     provider::{
-        GrantUse, Rotation,
+        GrantUse, MintRequest, Rotation,
         conformance::request,
         registry::tests::{build, build_in},
     },
@@ -242,4 +242,23 @@ async fn a_token_is_revoked_with_the_authentication_of_the_client() {
     assert!(request.starts_with("POST /revoke HTTP/1.1\r\n"), "{request}");
     assert!(request.ends_with("\r\n\r\ntoken=a%2Ft&token_type_hint=access_token&client_id=c"), "{request}");
     assert_eq!(provider.revoke(Secret::from("a/t")).await.unwrap_err().kind(), ErrorKind::Misconfigured);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_costs_client_credentials_nothing_and_nothing_else_meets_one() {
+    let refresh = "grant = \"refresh_token\"\nrefresh_token = { env = \"X\" }";
+    let password = "grant = \"password\"\nusername = \"u\"\npassword = { env = \"PATH\" }";
+    for (grant, secret, requests) in
+        [("grant = \"client_credentials\"", None, 3), (refresh, Some(Secret::from("rt")), 2), (password, None, 2)]
+    {
+        let ends = Reply::Bytes(vec![]);
+        let server = ScriptedServer::start(vec![token().then(ends), token()]).await.unwrap();
+        let keys = format!("provider = \"oauth2\"\nclient_id = \"c\"\ntoken_url = \"{}\"\n{grant}", server.url());
+        let provider = build(&keys).unwrap().provider;
+        for _ in 0..2 {
+            let minted = provider.mint(MintRequest { grant: secret.clone(), ..request() }).await;
+            assert!(minted.is_ok(), "{grant}: {minted:?}");
+        }
+        assert_eq!(server.requests().len(), requests, "{grant}");
+    }
 }

@@ -107,7 +107,9 @@ impl Request {
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        Ok(Call { method: self.method.clone(), url: self.url.clone(), headers, body, within: None })
+        // A log-in that came twice leaves a session behind, or counts twice where the password is wrong.
+        let (method, url) = (self.method.clone(), self.url.clone());
+        Ok(Call { method, url, headers, body, within: None, repeatable: false })
     }
 
     /// What decides whom it authenticates to and as whom, without telling a secret.

@@ -192,7 +192,7 @@ fn client(settings: &HttpSettings, dns: &Arc<FakeDns>) -> HttpClient {
 
 async fn send(client: &HttpClient, url: Url) -> Result<Answer, HttpFailure> {
     let body = Zeroizing::new(b"x=s3cr3t".to_vec());
-    let call = Call { method: Method::POST, url, headers: HeaderMap::new(), body, within: None };
+    let call = Call { method: Method::POST, url, headers: HeaderMap::new(), body, within: None, repeatable: false };
     client.send(call).await
 }
 
