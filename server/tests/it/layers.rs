@@ -45,7 +45,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("prost", &["rpc"]),
     ("tokencache_proto", &["rpc"]),
     ("axum", &["rpc::http", "rpc::routes", "dev"]),
-    ("tower", &["rpc::front", "rpc::guard"]),
+    ("tower", &["rpc::front", "rpc::guard", "provider::http::kept"]),
     ("sqlx", &["store::postgres", "store::sqlite", "store::sql"]),
     ("reqwest", &["provider::http"]),
     ("opentelemetry", &["trace"]),
