@@ -224,15 +224,19 @@ impl Attempt {
 
     /// Asks the upstream. A panic of a plug-in is one more failed attempt: with backoff, and with the grant in doubt.
     async fn ask(&self, grant: Option<Secret>) -> MintResult {
+        let spends = grant.is_some();
         let request = MintRequest { key: self.want.key.clone(), grant };
         self.parts.failpoints.reach(Point::BeforePost).await;
         let begun = Instant::now();
         let call = AssertUnwindSafe(self.credential.provider.mint(request)).catch_unwind();
         let panicked = |_| Err(MintFailure::in_doubt(Error::bug("the provider panicked")));
         let answer = call.await.unwrap_or_else(panicked);
-        give_way().await;
         let failed_with = answer.as_ref().err().map(|failure| failure.error.kind());
         self.parts.metrics.tokens.upstream(self.credential.provider.kind(), failed_with, begun.elapsed());
+        // A refresh token that came back is nowhere else yet: nothing goes before that.
+        if !spends {
+            give_way().await;
+        }
         self.note(&answer);
         self.parts.failpoints.reach(Point::AfterPost).await;
         answer
