@@ -121,10 +121,13 @@ async fn a_redirect_is_not_followed() {
 async fn a_refused_connection_proves_that_nothing_was_sent() {
     let port = ClosedPort::take().unwrap();
     let url = format!("{}/s3cr3t?s3cr3t", port.url());
-    let failure = client(&HttpSettings::default()).send(call(&url)).await.unwrap_err();
-    assert!(failure.to_string().contains("refused") && !failure.to_string().contains("s3cr3t"), "{failure}");
-    let failure = MintFailure::from(failure);
-    assert_eq!((failure.error.kind(), failure.in_doubt), (ErrorKind::UpstreamDown, false));
+    for repeatable in [false, true] {
+        let call = Call { repeatable, ..call(&url) };
+        let failure = client(&HttpSettings::default()).send(call).await.unwrap_err();
+        assert!(failure.to_string().contains("refused") && !failure.to_string().contains("s3cr3t"), "{failure}");
+        let failure = MintFailure::from(failure);
+        assert_eq!((failure.error.kind(), failure.in_doubt), (ErrorKind::UpstreamDown, false));
+    }
 }
 
 #[tokio::test]
@@ -132,8 +135,10 @@ async fn a_tls_handshake_that_hangs_proves_that_nothing_was_sent() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let settings = HttpSettings { connect_timeout: Duration::from_millis(100), ..HttpSettings::default() };
-    let failure = client(&settings).send(call(&url)).await.unwrap_err();
-    assert!(matches!(failure, HttpFailure::ConnectSlow(..)) && !failure.may_have_been_sent(), "{failure}");
+    for repeatable in [false, true] {
+        let failure = client(&settings).send(Call { repeatable, ..call(&url) }).await.unwrap_err();
+        assert!(matches!(failure, HttpFailure::ConnectSlow(..)) && !failure.may_have_been_sent(), "{failure}");
+    }
 }
 
 #[tokio::test]
