@@ -4,8 +4,8 @@
 //! become gigabytes).
 //!
 //! A request that must not come twice, as one with a refresh token, is sent once, over a connection of its own: one that
-//! was kept and that the upstream has closed in the meantime would leave it in doubt. Others go over connections that are
-//! kept, which saves the greater part of what a call takes, and of the wait for it where TLS is spoken.
+//! was kept and that the upstream has closed in the meantime would leave it in doubt. One that may go over connections that
+//! are kept, which saves opening them, and the handshakes of TLS.
 
 mod answer;
 mod clients;
@@ -61,7 +61,8 @@ pub struct Call {
     pub body: Zeroizing<Vec<u8>>,
     /// How long the whole exchange may take, if less than the settings say.
     pub within: Option<Duration>,
-    /// Whether it does no harm if the upstream gets it twice, or nobody knows whether it did.
+    /// Whether it goes over a connection that was kept, and once more where that had ended. Only where it does no harm if the
+    /// upstream gets it twice.
     pub repeatable: bool,
 }
 

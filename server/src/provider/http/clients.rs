@@ -21,12 +21,12 @@ use super::{
 /// close theirs (Node.js, Apache httpd), so that few requests meet the end of one.
 const KEPT_FOR: Duration = Duration::from_secs(4);
 
+/// How many of them to one host.
+const MOST_KEPT: usize = 64;
+
 /// After how long a silence during calls an HTTP/2 connection is asked whether it lives, and how long it may take to say so:
 /// all calls share one, and they and the next ones would wait in vain where it leads nowhere.
 const PING_AFTER: Duration = Duration::from_secs(2);
-
-/// How many of them to one host.
-const MOST_KEPT: usize = 64;
 
 /// Clients by their settings, so that a thousand credentials do not load the system's certificates a thousand times.
 ///
@@ -100,7 +100,9 @@ fn make(settings: &HttpSettings, keeping: bool, lookup: &Arc<dyn Lookup>) -> Res
     // A machine without any certificate authority is no reason not to reach an upstream over plain http.
     let client =
         builder(settings, keeping, lookup)?.tls_certs_only(certificates.clone()).build().map_err(|_| BadClient::Tls)?;
-    tracing::warn!("the system has no certificate authorities: https works only to those in `ca_file`");
+    if !keeping {
+        tracing::warn!("the system has no certificate authorities: https works only to those in `ca_file`");
+    }
     Ok(client)
 }
 
