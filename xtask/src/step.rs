@@ -3,11 +3,11 @@
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read, Write},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::workspace_root;
 
@@ -38,12 +38,7 @@ pub(crate) fn run(headline: &str, command: &mut Command) -> Result<()> {
     println!("\n== {headline}");
     let begun = now();
     let status = command.status().with_context(|| format!("cannot run {}", program(command)))?;
-    let took = begun.elapsed();
-    if !status.success() {
-        bail!("{headline}: {} ended with {status} after {}", program(command), seconds(took));
-    }
-    println!("== {headline}: done in {}", seconds(took));
-    Ok(())
+    ended(headline, command, status, begun.elapsed())
 }
 
 /// The most failed tests whose messages are told again, how many lines of each, and how much of a line.
@@ -54,17 +49,24 @@ const LINE: usize = 300;
 /// The same for tests that Rust's harness runs: the error tells again what the failed ones said, for that stands far above
 /// the end of what they print, where a log may be cut.
 pub(crate) fn run_tests(headline: &str, command: &mut Command) -> Result<()> {
+    run_tests_into(headline, command, &mut std::io::stdout())
+}
+
+fn run_tests_into(headline: &str, command: &mut Command, to: &mut impl Write) -> Result<()> {
     println!("\n== {headline}");
     let begun = now();
     let mut tests =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", program(command)))?;
     let printed = tests.stdout.take().context("the output is a pipe")?;
-    let messages = pass_on(printed, &mut std::io::stdout())?;
+    let messages = pass_on(printed, to)?;
     let status = tests.wait().with_context(|| format!("cannot wait for {}", program(command)))?;
-    let took = begun.elapsed();
+    let result = ended(headline, command, status, begun.elapsed());
+    result.map_err(|error| anyhow!("{error}\n{}", messages.join("\n")))
+}
+
+fn ended(headline: &str, command: &Command, status: ExitStatus, took: Duration) -> Result<()> {
     if !status.success() {
-        let ended = format!("{} ended with {status} after {}", program(command), seconds(took));
-        bail!("{headline}: {ended}\n{}", messages.join("\n"));
+        bail!("{headline}: {} ended with {status} after {}", program(command), seconds(took));
     }
     println!("== {headline}: done in {}", seconds(took));
     Ok(())
@@ -132,7 +134,10 @@ mod tests {
     fn the_error_of_failed_tests_tells_again_what_they_said() {
         let printed = "running\nthread 'a' panicked at a.rs:1:2:\nleft\nright\nmore\n";
         let script = "printf '%s' \"$0\"; exit 101";
-        let error = run_tests("tests", command("sh").args(["-c", script, printed])).unwrap_err().to_string();
+        let (mut tests, mut passed_on) = (command("sh"), vec![]);
+        let error =
+            run_tests_into("tests", tests.args(["-c", script, printed]), &mut passed_on).unwrap_err().to_string();
+        assert_eq!(passed_on, printed.as_bytes());
         let (head, said) = error.split_once('\n').expect("several lines");
         assert!(head.starts_with("tests: sh ended with exit status: 101"), "{head}");
         assert_eq!(said, "thread 'a' panicked at a.rs:1:2:\nleft\nright");
