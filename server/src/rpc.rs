@@ -23,6 +23,7 @@ pub mod status;
 pub mod tls;
 pub mod token_service;
 mod traced;
+mod turn;
 mod watch_tokens;
 mod wire;
 

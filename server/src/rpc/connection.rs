@@ -1,17 +1,8 @@
 //! One connection, from its first byte to its last: HTTP/2 by hyper, and HTTP/1.1 where it is wanted.
-//!
-//! A call that is answered at once is answered within the turn of its connection, without a task of its own; one that has
-//! to wait gets a task. What that is worth, with the writes collected, stands in `wire.rs`.
 
-use std::{
-    error::Error as StdError,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{rt::Executor, service::service_fn};
+use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -20,7 +11,14 @@ use tokio::{select, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{accept::Accepted, front::Front, hold::Hold, standing::Standing, wire::Wire};
+use super::{
+    accept::Accepted,
+    front::Front,
+    hold::Hold,
+    standing::Standing,
+    turn::{Inline, Turns},
+    wire::Wire,
+};
 
 /// Calls in progress on one connection. hyper's default is 200.
 const MAX_STREAMS: u32 = 128;
@@ -39,26 +37,9 @@ const MAX_HEADERS: u32 = 32 * 1024;
 /// How long a peer may take to read the last words.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Runs what can end at once where it is begun, and the rest in tasks of their own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inline;
-
-impl<F> Executor<F> for Inline
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let mut future = Box::pin(future);
-        // Whatever it waits for is waited for anew by its task, which polls it again at once.
-        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(future);
-        }
-    }
-}
-
-/// How connections are spoken with.
-pub(super) fn protocol(http1: bool) -> Builder<Inline> {
-    let mut builder = Builder::new(Inline);
+/// How a connection is spoken with.
+fn protocol(http1: bool, inline: Inline) -> Builder<Inline> {
+    let mut builder = Builder::new(inline);
     if !http1 {
         builder = builder.http2_only();
     }
@@ -77,7 +58,7 @@ pub(super) fn protocol(http1: bool) -> Builder<Inline> {
 /// Serves a connection until its peer closes it, or, once `stop` is cancelled, until its calls are answered.
 pub(super) async fn serve(
     accepted: Accepted,
-    protocol: Arc<Builder<Inline>>,
+    http1: bool,
     front: Arc<Front>,
     standing: Standing,
     stop: CancellationToken,
@@ -87,8 +68,10 @@ pub(super) async fn serve(
     let hold = Hold::default();
     let wire = Wire::new(stream, standing.is_in_disgrace(peer), hold.clone());
     let service = service_fn(|request| front.answer(&facts, &hold, request));
+    let inline = Inline::default();
+    let protocol = protocol(http1, inline.clone());
     let connection = protocol.serve_connection(TokioIo::new(wire.clone()), service);
-    let mut turns = pin!(Turns { connection, wire: wire.clone(), stepped_back: false });
+    let mut turns = pin!(Turns::new(connection, wire.clone(), &inline));
     let ended = select! {
         ended = &mut turns => ended,
         () = stop.cancelled() => {
@@ -103,51 +86,6 @@ pub(super) async fn serve(
     }
     if wire.is_in_debt() || ended.is_err_and(|error| is_a_breach(&*error)) {
         standing.strike(peer);
-    }
-}
-
-type BoxError = Box<dyn StdError + Send + Sync>;
-
-pin_project_lite::pin_project! {
-    /// The turns of a connection. What one of them writes is sent at its end.
-    struct Turns<C> {
-        #[pin]
-        connection: C,
-        wire: Wire,
-        stepped_back: bool,
-    }
-}
-
-impl<C> Turns<C> {
-    fn connection(self: Pin<&mut Self>) -> Pin<&mut C> {
-        self.project().connection
-    }
-}
-
-impl<C: Future<Output = Result<(), BoxError>>> Future for Turns<C> {
-    type Output = Result<(), BoxError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let turns = self.project();
-        // What waits to be sent goes first: meanwhile nothing new is taken on.
-        if turns.wire.poll_release(context)?.is_pending() {
-            return Poll::Pending;
-        }
-        if let Poll::Ready(ended) = turns.connection.poll(context) {
-            return Poll::Ready(ended);
-        }
-        // What was not asked for in this turn comes from the tasks of calls that had to wait, or of watches. Many are woken
-        // together, and the first would have this task run next, to send its answer alone: the others go before.
-        if !*turns.stepped_back && turns.wire.is_unasked() {
-            *turns.stepped_back = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        *turns.stepped_back = false;
-        match turns.wire.poll_send(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     accept::Acceptor,
     calls::Calls,
-    connection::{self, protocol},
+    connection,
     front::{Front, Offer},
     headers::AnswerHeaders,
     shed::Shed,
@@ -114,8 +114,8 @@ pub async fn serve(bound: Bound, offer: Offer, terms: Terms, stop: CancellationT
     let (accepted, mut connections) = mpsc::channel(ACCEPTED);
     let acceptor = Acceptor::new(bound, terms.tls, terms.max_connections, terms.metrics);
     let accepting = AbortOnDropHandle::new(tokio::spawn(acceptor.run(accepted)));
-    let (protocol, standing) = (Arc::new(protocol(terms.http1)), Standing::default());
-    let Terms { shed, headers, calls, tracer, .. } = terms;
+    let Terms { http1, shed, headers, calls, tracer, .. } = terms;
+    let standing = Standing::default();
     let front = Arc::new(Front { offer, shed, headers, calls, tracer });
     let mut served = JoinSet::new();
     loop {
@@ -125,8 +125,8 @@ pub async fn serve(bound: Bound, offer: Offer, terms: Terms, stop: CancellationT
             () = stop.cancelled() => break,
         };
         let Some(accepted) = accepted else { break };
-        let (protocol, front) = (Arc::clone(&protocol), Arc::clone(&front));
-        served.spawn(connection::serve(accepted, protocol, front, standing.clone(), stop.clone()));
+        let front = Arc::clone(&front);
+        served.spawn(connection::serve(accepted, http1, front, standing.clone(), stop.clone()));
     }
     // No new connections, and none that waits to be served.
     drop((accepting, connections));

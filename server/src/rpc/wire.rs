@@ -56,16 +56,7 @@ impl Wire {
     pub(super) fn new(stream: Stream, disgrace: bool, hold: Hold) -> Self {
         let silence = Some((Box::pin(sleep(PATIENCE)), 0));
         let (meter, hold) = (Meter::new(disgrace), Held::new(hold));
-        Self(Arc::new(Mutex::new(Line {
-            stream,
-            collected: vec![],
-            sent: 0,
-            has_read: false,
-            hold,
-            meter,
-            pause: None,
-            silence,
-        })))
+        Self(Arc::new(Mutex::new(Line { stream, collected: vec![], sent: 0, hold, meter, pause: None, silence })))
     }
 
     /// Waits until what was held back at the end of a turn has been sent.
@@ -77,13 +68,6 @@ impl Wire {
     /// Sends what was collected in this turn.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.line().poll_send(context)
-    }
-
-    /// Whether there is something to send though nothing was read since this was last asked.
-    pub(super) fn is_unasked(&self) -> bool {
-        let mut line = self.line();
-        let has_read = std::mem::take(&mut line.has_read);
-        !has_read && line.sent < line.collected.len()
     }
 
     /// Whether the peer has said more than it was entitled to.
@@ -102,7 +86,6 @@ struct Line {
     collected: Vec<u8>,
     /// How much of it the peer has taken.
     sent: usize,
-    has_read: bool,
     /// Holds back what is not on record yet.
     hold: Held,
     meter: Meter,
@@ -122,7 +105,6 @@ impl Line {
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
         };
         let read = &into.filled()[before..];
-        self.has_read |= !read.is_empty();
         self.meter.read(read);
         self.check_silence(context, read.len())?;
         polled
