@@ -71,13 +71,16 @@ pub(super) async fn serve(
     let inline = Inline::default();
     let protocol = protocol(http1, inline.clone());
     let connection = protocol.serve_connection(TokioIo::new(wire.clone()), service);
-    let mut turns = pin!(Turns::new(connection, wire.clone(), &inline));
-    let ended = select! {
-        ended = &mut turns => ended,
-        () = stop.cancelled() => {
-            turns.as_mut().connection().graceful_shutdown();
-            turns.await
+    let ended = {
+        let mut turns = pin!(Turns::new(connection, wire.clone(), &inline));
+        select! {
+            ended = &mut turns => ended,
+            () = stop.cancelled() => {
+                turns.as_mut().connection().graceful_shutdown();
+                turns.await
+            }
         }
+        // Here its calls end as well.
     };
     // What hyper said last, such as why it hangs up.
     let _ = timeout(LINGER, std::future::poll_fn(|context| wire.poll_send(context))).await;

@@ -101,6 +101,14 @@ pin_project_lite::pin_project! {
         #[pin]
         calls: FuturesUnordered<Work>,
     }
+
+    impl<C> PinnedDrop for Turns<C> {
+        /// A call knows its connection, and would be kept by it for ever: with its place among those that are let in.
+        fn drop(this: Pin<&mut Self>) {
+            let begun = std::mem::take(&mut *this.turn.begun());
+            drop(begun);
+        }
+    }
 }
 
 impl<C> Turns<C> {
@@ -129,7 +137,6 @@ impl<C: Future<Output = Result<(), BoxError>>> Future for Turns<C> {
         poll_calls(this.turn, this.calls.as_mut(), context);
         loop {
             if let Poll::Ready(ended) = this.connection.as_mut().poll(&mut Context::from_waker(this.waker)) {
-                this.calls.clear();
                 return Poll::Ready(ended);
             }
             this.calls.extend(this.turn.begun().drain(..));
@@ -153,7 +160,6 @@ fn poll_calls(turn: &Turn, mut calls: Pin<&mut FuturesUnordered<Work>>, context:
 mod tests {
     use std::{
         future::{pending, poll_fn},
-        pin::pin,
         sync::atomic::{AtomicUsize, Ordering::SeqCst},
     };
 
@@ -280,23 +286,26 @@ mod tests {
         assert_eq!(one.woken(), 1);
     }
 
-    #[tokio::test]
-    async fn a_connection_that_has_ended_drops_its_calls() {
-        let (stream, _peer) = UnixStream::pair().unwrap();
-        let (inline, wire) = (Inline::default(), Wire::new(Stream::Unix(stream), false, Hold::default()));
-        let (held, watched) = watch::channel(());
-        let mut closes = false;
-        let connection =
-            poll_fn(move |_| if std::mem::replace(&mut closes, true) { Poll::Ready(Ok(())) } else { Poll::Pending });
+    /// A call that goes on for ever; closed once it is dropped. It knows its connection, as hyper's do.
+    fn endless(inline: &Inline) -> watch::Sender<()> {
+        let (call, held) = watch::channel(());
+        let known = inline.clone();
         inline.execute(async move {
-            let _watched = watched;
+            let _held = (held, known);
             pending::<()>().await;
         });
-        let mut turns = pin!(Turns::new(connection, wire, &inline));
-        let mut turn = || turns.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(turn().is_pending());
-        assert!(!held.is_closed());
-        assert!(turn().is_ready());
-        assert!(held.is_closed(), "it is still there");
+        call
+    }
+
+    #[tokio::test]
+    async fn the_calls_of_a_connection_go_with_it() {
+        let Connection { mut turns, inline, .. } = Connection::new();
+        let waiting = endless(&inline);
+        assert!(turns.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // It has not been looked at yet, as of a peer that asks and hangs up at once.
+        let begun = endless(&inline);
+        assert_eq!((waiting.is_closed(), begun.is_closed()), (false, false));
+        drop((turns, inline));
+        assert_eq!((waiting.is_closed(), begun.is_closed()), (true, true));
     }
 }
