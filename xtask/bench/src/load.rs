@@ -6,6 +6,7 @@
 mod histogram;
 mod line;
 mod plan;
+mod schedule;
 mod tally;
 mod watchers;
 
@@ -28,7 +29,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mio::{Events, Poll, Token};
 
-use self::line::Line;
+use self::{line::Line, schedule::Schedule};
 use crate::{
     clock::now,
     talk::{Talk, Verdict},
@@ -155,8 +156,11 @@ impl<'a, T: Talk> Load<'a, T> {
         let begin = now();
         let (count_from, end) = (begin + self.plan.warm_up, begin + self.plan.warm_up + self.plan.measured);
         let mut costs = None;
-        let mut due = 0_u64;
-        if self.plan.pace == Pace::Closed {
+        let mut schedule = match self.plan.pace {
+            Pace::Rate(rate) => Some(Schedule::new(begin, rate, self.plan.seed)),
+            _ => None,
+        };
+        if schedule.is_none() {
             (0..self.lines.len()).for_each(|index| self.refill(index, now()));
         }
         loop {
@@ -169,17 +173,17 @@ impl<'a, T: Talk> Load<'a, T> {
                 break;
             }
             ensure!(self.lines.iter().any(Line::is_alive), "{} closed every connection", self.plan.address);
-            match self.plan.pace {
-                Pace::Rate(rate) => self.keep(rate, begin, at, &mut due)?,
-                _ => drop(self.listen(Some(Duration::from_millis(5)), Self::again)?),
+            match &mut schedule {
+                Some(schedule) => self.keep(schedule, at)?,
+                None => drop(self.listen(Some(Duration::from_millis(5)), Self::again)?),
             }
         }
         let (before, since) = costs.context("the load ended before the count began")?;
         let window = now() - since;
         let spent = cost().saturating_sub(before);
-        if let Pace::Rate(rate) = self.plan.pace {
+        if let Some(mut schedule) = schedule {
             // A generator that was held up itself makes up for it.
-            self.fall_due(rate, begin, end, &mut due);
+            self.fall_due(&mut schedule, end);
             // What is still out, or never went out, was due and counts; of a closed loop it is the next round's.
             self.drain()?;
         }
@@ -207,8 +211,8 @@ impl<'a, T: Talk> Load<'a, T> {
     }
 
     /// A fixed rate: makes the calls that are due, and looks for answers.
-    fn keep(&mut self, rate: f64, begin: Instant, at: Instant, due: &mut u64) -> Result<()> {
-        self.fall_due(rate, begin, at, due);
+    fn keep(&mut self, schedule: &mut Schedule, at: Instant) -> Result<()> {
+        self.fall_due(schedule, at);
         let sent = self.send_late();
         let heard = self.listen(Some(Duration::ZERO), Self::settle)?;
         if !sent && !heard {
@@ -219,14 +223,9 @@ impl<'a, T: Talk> Load<'a, T> {
     }
 
     /// Takes note of the calls that are due by some time.
-    fn fall_due(&mut self, rate: f64, begin: Instant, by: Instant, due: &mut u64) {
-        loop {
-            let next = begin + Duration::from_secs_f64(*due as f64 / rate);
-            if next >= by {
-                break;
-            }
-            *due += 1;
-            self.late.push_back(next);
+    fn fall_due(&mut self, schedule: &mut Schedule, by: Instant) {
+        while let Some(due) = schedule.take(by) {
+            self.late.push_back(due);
         }
     }
 

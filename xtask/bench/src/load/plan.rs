@@ -12,8 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Pace {
     /// As soon as a stream is free.
     Closed,
-    /// So many a second, whatever comes back. A call's time counts from when it was due, so that a server that stalls is
-    /// not spared the calls that would have been made meanwhile.
+    /// So many a second, one at a random moment of each interval, whatever comes back. A call's time counts from when it
+    /// was due, so that a server that stalls is not spared the calls that would have been made meanwhile.
     Rate(f64),
     /// Each key from the first on once, as soon as a stream is free.
     Once,
