@@ -60,7 +60,8 @@ where
         slot.insert(landing.clone());
         drop(airborne);
 
-        let flight = AssertUnwindSafe(flight()).catch_unwind();
+        // Boxed before anything is made of it: it is large, and each layer around it would move it.
+        let flight = AssertUnwindSafe(Box::pin(flight())).catch_unwind();
         let airborne = Arc::clone(&self.airborne);
         let mut flight = Box::pin(self.tasks.track_future(trace::carry(async move {
             let result = flight.await.unwrap_or_else(|_| Err(Error::bug("a flight panicked")));

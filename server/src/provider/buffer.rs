@@ -1,4 +1,4 @@
-//! A buffer for the bytes of a request that hold a secret.
+//! A buffer for bytes that hold a secret, of a request or of an answer.
 
 use std::{io, mem};
 
@@ -19,6 +19,10 @@ impl SecretBuffer {
             drop(mem::replace(&mut self.0, larger));
         }
         self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::MintFailure;
+use super::{MintFailure, buffer::SecretBuffer};
 use crate::{
     error::{Error, ErrorKind},
     trace,
@@ -224,28 +224,30 @@ impl HttpClient {
     }
 }
 
-/// Reads at most [`MAX_BODY`] bytes, into a buffer that never moves: a growing one leaves copies of secrets behind.
+/// Reads at most [`MAX_BODY`] bytes.
 async fn read_body(response: &mut reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<BodyFault>) {
     let encoded =
         response.headers().get_all(CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded {
         return (Zeroizing::default(), Some(BodyFault::Encoded));
     }
-    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
-    loop {
+    // Hardly larger than what came: all of its room is wiped, and would go through the processor's caches.
+    let mut body = SecretBuffer::default();
+    let fault = loop {
         match response.chunk().await {
             Ok(Some(chunk)) => {
                 let room = MAX_BODY - body.len();
-                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                body.push(&chunk[..chunk.len().min(room)]);
                 if chunk.len() > room {
-                    return (body, Some(BodyFault::TooLong));
+                    break Some(BodyFault::TooLong);
                 }
             }
-            Ok(None) => return (body, None),
-            Err(error) if error.is_timeout() => return (body, Some(BodyFault::Slow)),
-            Err(_) => return (body, Some(BodyFault::Truncated)),
+            Ok(None) => break None,
+            Err(error) if error.is_timeout() => break Some(BodyFault::Slow),
+            Err(_) => break Some(BodyFault::Truncated),
         }
-    }
+    };
+    (body.into_bytes(), fault)
 }
 
 /// `host` or `host:port`: all of a URL that appears in a text for people.

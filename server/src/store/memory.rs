@@ -432,8 +432,11 @@ impl State {
 impl HeldLease {
     /// `None` once it has lapsed.
     fn as_of(&self, now: Timestamp) -> Option<Holder> {
-        let remaining = self.expires_at.since(now);
-        (!remaining.is_zero()).then(|| Holder { owner: self.owner.clone(), remaining })
+        self.holds(now).then(|| Holder { owner: self.owner.clone(), remaining: self.expires_at.since(now) })
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        !self.expires_at.since(now).is_zero()
     }
 }
 

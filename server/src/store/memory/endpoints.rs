@@ -27,7 +27,7 @@ impl KnownEndpoint {
     }
 
     pub(super) fn view(&self, now: Timestamp) -> EndpointView {
-        let calls = self.slots.values().filter(|slot| slot.as_of(now).is_some()).count();
+        let calls = self.slots.values().filter(|slot| slot.holds(now)).count();
         EndpointView { state: self.state_at(now), calls: u32::try_from(calls).unwrap_or(u32::MAX) }
     }
 
@@ -42,8 +42,12 @@ impl KnownEndpoint {
     /// The place that is the owner's already, or else the first that is free.
     fn free_slot(&self, owner: &str, limit: u32, now: Timestamp) -> Option<u32> {
         let own = self.slots.iter().find(|(_, slot)| slot.owner == owner).map(|(number, _)| *number);
-        let is_free = |number: &u32| self.slots.get(number).is_none_or(|slot| slot.as_of(now).is_none());
-        own.filter(|number| *number < limit).or_else(|| (0..limit).find(is_free))
+        own.filter(|number| *number < limit).or_else(|| {
+            let taken = self.slots.iter().filter(|(_, slot)| slot.holds(now)).map(|(number, _)| *number);
+            // Up to the first gap.
+            let first = (0..limit).zip(taken).take_while(|(place, taken)| place == taken).count();
+            u32::try_from(first).ok().filter(|place| *place < limit)
+        })
     }
 
     fn take(&mut self, slot: u32, owner: &LeaseOwner, expires_at: Timestamp) {
