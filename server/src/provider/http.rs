@@ -122,7 +122,7 @@ impl HttpFailure {
         if let Some(answer) = causes(error).find_map(|cause| cause.downcast_ref::<ForbiddenAnswer>()) {
             return Self::Forbidden(host, *answer);
         }
-        match (error.is_connect(), error.is_timeout()) {
+        match (error.is_connect(), error.is_timeout() && !kept::fell_silent(error)) {
             (true, true) => Self::ConnectSlow(host, settings.connect_timeout),
             (true, false) => Self::Connect(host, root_cause(error)),
             (false, true) => Self::Slow(host, limit),
@@ -165,7 +165,8 @@ impl HttpClient {
     ///
     /// If there is no answer. One of whatever status is `Ok`, also if its body came only in part.
     pub async fn send(&self, mut call: Call) -> Result<Answer, HttpFailure> {
-        let Some(here) = trace::here() else { return self.exchange(call).await };
+        let mut resent = false;
+        let Some(here) = trace::here() else { return self.exchange(call, &mut resent).await };
         let mut span = here.call(call.method.to_string());
         span.note("http.request.method", call.method.to_string());
         // Of a URL no more than this: what comes after it may hold what is nobody's business.
@@ -175,7 +176,10 @@ impl HttpClient {
         if let Ok(header) = HeaderValue::from_str(&span.traceparent()) {
             call.headers.insert("traceparent", header);
         }
-        let result = span.around(self.exchange(call)).await;
+        let result = span.around(self.exchange(call, &mut resent)).await;
+        if resent {
+            span.note("http.request.resend_count", 1_i64);
+        }
         match &result {
             Ok(answer) => {
                 span.note("http.response.status_code", i64::from(answer.status.as_u16()));
@@ -188,7 +192,7 @@ impl HttpClient {
         result
     }
 
-    async fn exchange(&self, call: Call) -> Result<Answer, HttpFailure> {
+    async fn exchange(&self, call: Call, resent: &mut bool) -> Result<Answer, HttpFailure> {
         let host = host_of(&call.url);
         self.settings.check_target(&call.url).map_err(|error| HttpFailure::Insecure(host.clone(), error))?;
         let limit = call.within.unwrap_or(self.settings.timeout).min(self.settings.timeout);
@@ -209,6 +213,7 @@ impl HttpClient {
             let (sent, was_kept) = kept::over_kept(self.keeping.execute(first)).await;
             match sent.map_err(failure) {
                 Err(HttpFailure::Broken(_)) if was_kept => {
+                    *resent = true;
                     *request.timeout_mut() = Some(limit.saturating_sub(begun.elapsed()));
                 }
                 sent => response = Some(sent?),

@@ -10,6 +10,7 @@ use tokencache_client::GetToken;
 use tokencache_proto::v1::{
     GetTokenRequest, GetTokenResponse, RefreshTokenRequest, token_service_client::TokenServiceClient,
 };
+use tokencache_testkit::http::{Reply, ScriptedServer};
 use tonic::{Request, Status};
 
 use self::collector::{Collector, Seen};
@@ -75,6 +76,31 @@ async fn a_call_is_followed_from_its_caller_through_the_flight_to_the_upstream_a
     assert_eq!(stage.upstream.traceparents(), [Some(format!("00-{TRACE}-{}-01", upstream.id))]);
     assert_eq!(commit.resource["service.name"], "tokencached");
     assert_eq!(commit.resource["service.instance.id"], crate::broker::REPLICA);
+}
+
+#[tokio::test]
+async fn a_request_that_is_sent_once_more_says_so() {
+    let body = r#"{"access_token":"a","token_type":"Bearer","expires_in":3600}"#;
+    // The second request meets the end of the connection.
+    let replies =
+        vec![Reply::json(200, body).then(Reply::Bytes(vec![])), Reply::json(200, &body.replace("\"a\"", "\"b\""))];
+    let upstream = ScriptedServer::start(replies).await.expect("a port");
+    let (stage, collector) = (Stage::new(Over::Memory).await, Collector::start().await);
+    let telemetry = format!("[telemetry]\notlp_endpoint = {:?}\nsample_ratio = 0.0\n", collector.url());
+    let tables = telemetry + &stage.credential("ci", "").replace(stage.upstream.url(), upstream.url());
+    let broker = stage.start_guarded("insecure_allow_any_caller = true\n", &tables).await;
+    get(&broker, "01").await.expect("a token");
+    let refresh = RefreshTokenRequest { credential: "ci".into(), ..Default::default() };
+    broker.admin().await.refresh_token(with_parent(refresh, "01")).await.expect("another token");
+    broker.stop().await;
+
+    spans(&collector, 6).await;
+    let resends: Vec<_> = collector.spans().iter().filter(|span| span.name == "POST").map(resends).collect();
+    assert_eq!((resends, upstream.requests().len()), (vec![None, Some("1".to_owned())], 3));
+}
+
+fn resends(span: &Seen) -> Option<String> {
+    span.attributes.get("http.request.resend_count").cloned()
 }
 
 #[tokio::test]

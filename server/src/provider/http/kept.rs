@@ -1,11 +1,13 @@
 //! Whether a request went over a connection that was kept: one that fails there says nothing of the upstream, which may have
 //! closed the connection just before.
 
-use std::cell::Cell;
+use std::{cell::Cell, error::Error};
 
 use reqwest::ClientBuilder;
 use tokio::task_local;
 use tower::util::MapRequestLayer;
+
+use super::causes;
 
 task_local! {
     static OPENING: Cell<bool>;
@@ -22,9 +24,105 @@ fn note<T>(request: T) -> T {
     request
 }
 
+/// Whether a request ended because its connection had ceased to answer pings. `reqwest` calls that a timeout as well, although
+/// the request had time left.
+pub(super) fn fell_silent(error: &reqwest::Error) -> bool {
+    let timed_out =
+        |cause: &(dyn Error + 'static)| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
+    causes(error).any(timed_out)
+}
+
 /// Makes a request of such a client, and says whether it certainly went over a connection that was kept: that none was begun
 /// to be opened for it.
 pub(super) async fn over_kept<T>(request: impl Future<Output = T>) -> (T, bool) {
     let watched = async { (request.await, OPENING.with(|opening| !opening.get())) };
     OPENING.scope(Cell::new(false), watched).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        path::{Path, PathBuf},
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    use ::http::{HeaderMap, Method, Response};
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::{server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    };
+    use tokencache_testkit::Proxy;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use url::Url;
+    use zeroize::Zeroizing;
+
+    use super::super::{Call, HttpClients, HttpSettings};
+
+    fn pem(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+    }
+
+    /// Serves HTTP/2 alone, and answers with the number of the connection.
+    async fn serve(listener: TcpListener) {
+        let chain = vec![CertificateDer::from_pem_file(pem("server.pem")).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_file(pem("server.key")).expect("a key");
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the default versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let (acceptor, count) = (TlsAcceptor::from(Arc::new(config)), AtomicU32::new(0));
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let (acceptor, number) = (acceptor.clone(), count.fetch_add(1, Ordering::Relaxed) + 1);
+            tokio::spawn(async move {
+                let stream = acceptor.accept(stream).await.expect("a handshake");
+                let answer = service_fn(move |_| async move {
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(number.to_string()))))
+                });
+                // It ends with its client.
+                drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await);
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_has_fallen_silent_is_given_up_for_another_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = Proxy::start(listener.local_addr().expect("an address").port()).await.expect("a proxy");
+        tokio::spawn(serve(listener));
+        let url = Url::parse(&format!("https://127.0.0.1:{}/", proxy.port())).expect("a URL");
+        let settings = HttpSettings { ca_file: Some(pem("ca.pem")), ..HttpSettings::default() }.naming([&url]);
+        let client = HttpClients::default().get(&settings).expect("a client");
+        let ask = async || {
+            let call = Call {
+                method: Method::POST,
+                url: url.clone(),
+                headers: HeaderMap::new(),
+                body: Zeroizing::default(),
+                within: None,
+                repeatable: true,
+            };
+            client.send(call).await.map(|answer| String::from_utf8_lossy(&answer.body).into_owned())
+        };
+        assert_eq!(ask().await.expect("an answer"), "1");
+        assert_eq!(ask().await.expect("an answer"), "1", "the connection is kept");
+        proxy.swallow();
+        // Without the pings this one would wait until its time is up, and so would all that follow.
+        assert_eq!(ask().await.expect("an answer over another connection"), "2");
+        assert_eq!(ask().await.expect("an answer"), "3", "and that one is not kept");
+        assert_eq!(ask().await.expect("an answer"), "3", "as this one is");
+    }
 }
