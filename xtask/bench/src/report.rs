@@ -98,11 +98,24 @@ impl Report {
         targets
     }
 
+    /// What the protocol itself leaves room for, beside those that have one of their own.
+    fn floor(&self) -> Option<String> {
+        let cost = |shape, of, base| Some(self.ratio(shape, of, base, |sample| sample.cost)?.median);
+        let postgres = |shape| cost(shape, Name::Postgres, Name::Nginx);
+        let (few, wide, redis) = (postgres(FEW)?, postgres(WIDE)?, cost(FEW, Name::Nginx, Name::Redis)?);
+        Some(format!(
+            "\nFor comparison, what HTTP/2 leaves room for: nginx, which answers each call with the same constant, has {few:.2}× \
+             and {wide:.2}× the throughput per CPU second of PostgreSQL (16 × 1 and 64 × 1), and takes {redis:.2}× the CPU of \
+             Redis per request (16 × 1).\n"
+        ))
+    }
+
     fn markdown(&self) -> String {
         let mut text =
             format!("# Benchmarks\n\nMade by `{}` on {}.\n\n{}\n", self.command, self.machine, self.method());
         text.push_str("\n## What was promised\n\n");
         text.push_str(&target::table(&self.targets()));
+        text.push_str(&self.floor().unwrap_or_default());
         text.push_str("\n## Server CPU per request\n\n![CPU per request](cpu-per-request.svg)\n");
         text.push_str(&self.tables());
         text.push_str("\n## Missing\n\n");
