@@ -124,8 +124,8 @@ impl fmt::Debug for TokenKey {
 /// The bytes of most keys fit.
 const USUAL_LEN: usize = 256;
 
-/// Hashes length-prefixed fields, so that no two selectors have the same bytes. They are put together first: hashed one by
-/// one, fields of a few bytes take several times as long.
+/// Hashes length-prefixed fields, so that no two selectors have the same bytes. They are put together first, for each update of
+/// a digest costs something.
 fn hash(selector: &Selector) -> KeyHash {
     let mut canonical = Vec::with_capacity(USUAL_LEN);
     let mut field = |bytes: &[u8]| {
