@@ -61,8 +61,8 @@ pub struct Call {
     pub body: Zeroizing<Vec<u8>>,
     /// How long the whole exchange may take, if less than the settings say.
     pub within: Option<Duration>,
-    /// Whether it goes over a connection that was kept, and once more where that had ended. Only where it does no harm if the
-    /// upstream gets it twice.
+    /// Whether it goes over a connection that was kept, and once more where that had ended or fallen silent. Only where it does
+    /// no harm if the upstream gets it twice.
     pub repeatable: bool,
 }
 
@@ -159,7 +159,8 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the answer. Dropping the future closes the connection. One that is repeatable is sent once
-    /// more, within the same time, if it went over a connection that had been kept, and that ended before an answer began.
+    /// more, within the same time, if it went over a connection that had been kept, and that ended or fell silent before an
+    /// answer began.
     ///
     /// # Errors
     ///
@@ -236,7 +237,7 @@ async fn read_body(response: &mut reqwest::Response) -> (Zeroizing<Vec<u8>>, Opt
     if encoded {
         return (Zeroizing::default(), Some(BodyFault::Encoded));
     }
-    // Hardly larger than what came: all of its room is wiped, and would go through the processor's caches.
+    // At most twice as large as what came: all of its room is wiped, and goes through the processor's caches then.
     let mut body = SecretBuffer::default();
     let fault = loop {
         match response.chunk().await {

@@ -185,7 +185,8 @@ impl Report {
     fn latencies(&self) -> String {
         let mut text =
             "\n## Latency at a fixed rate\n\nOne call is due in each interval, at a random moment of it. Its time \
-                        counts from when it was due, not from when it could be sent. Of the broker with misses the hits count; stock tonic has none.\n\n\
+                        counts from when it was due, not from when it could be sent. Of the broker with misses the hits \
+                        count; stock tonic has none.\n\n\
                         | | calls a second | who | p50, µs | p99, µs | worst, µs | server's core |\n|---|---|---|---|---|---|---|\n"
                 .to_owned();
         for rated in &self.rated {
