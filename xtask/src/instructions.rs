@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{step, workspace_root};
 
-/// Where it is recorded: the compiler and the processor, for some code is chosen by what that can do; then a line for each
-/// piece with its name and a number.
+/// Where it is recorded. Of each processor, for some code is chosen by what that can do, a paragraph: the compiler and the
+/// processor, then a line for each piece with its name and a number.
 const RECORD: &str = "server/benches/instructions.txt";
 
 /// The pieces, as `server/benches/hit.rs` names them.
@@ -31,31 +31,40 @@ const COUNTED: &str = "--toggle-collect=*what_is_counted*";
 /// How many more than are recorded are too many, in hundredths.
 const TOLERANCE: u64 = 5;
 
+/// How many instructions each piece takes.
+type Counts = BTreeMap<String, u64>;
+
+/// By the compiler and the processor.
+type Records = BTreeMap<String, Counts>;
+
 /// Compares, or with `record` writes down what there is now; what became of it.
 pub(crate) fn run(record: bool) -> Result<String> {
     if !step::succeeds(step::command("valgrind").arg("--version")) {
         return Ok("NOT RUN: there is no valgrind on this machine (Debian: apt-get install valgrind)".to_owned());
     }
     let compiler = step::output(step::command("rustc").arg("--version"))?;
-    let maker = format!("{} on {}", compiler.trim(), processor());
+    let compiler = compiler.trim();
+    let maker = format!("{compiler} on {}", processor());
     let bench = build()?;
     let file = workspace_root().join(RECORD);
-    let recorded = fs::read_to_string(&file).unwrap_or_default();
-    let (by, recorded) = read(&recorded)?;
-    let mut counted = BTreeMap::new();
+    let mut records = read(&fs::read_to_string(&file).unwrap_or_default())?;
+    let mut counted = Counts::new();
     for piece in PIECES {
-        counted.insert(piece, count(&bench, piece)?);
+        counted.insert(piece.to_owned(), count(&bench, piece)?);
     }
     if record {
-        let lines: String = counted.iter().map(|(piece, count)| format!("{piece} {count}\n")).collect();
-        fs::write(&file, format!("{maker}\n{lines}")).with_context(|| format!("cannot write {RECORD}"))?;
-        print!("{lines}");
+        print!("{}", write(&Records::from([(maker.clone(), counted.clone())])));
+        // Of another compiler they are of no use any more.
+        records.retain(|by, _| by.starts_with(&format!("{compiler} on ")));
+        records.insert(maker, counted);
+        fs::write(&file, write(&records)).with_context(|| format!("cannot write {RECORD}"))?;
         return Ok("recorded".to_owned());
     }
-    if by != maker {
+    let Some(recorded) = records.get(&maker) else {
         counted.iter().for_each(|(piece, count)| println!("{piece}: {count} instructions"));
-        return Ok(format!("NOT COMPARED: those of '{by}' are recorded, and this is '{maker}'"));
-    }
+        let known: Vec<_> = records.keys().map(|by| format!("'{by}'")).collect();
+        return Ok(format!("NOT COMPARED: this is '{maker}', and recorded are those of {}", known.join(", ")));
+    };
     let verdicts = PIECES.map(|piece| judge(piece, recorded.get(piece).copied(), counted[piece]));
     verdicts.iter().for_each(|(text, _)| println!("{text}"));
     if verdicts.iter().any(|(_, too_many)| *too_many) {
@@ -103,14 +112,24 @@ fn count(bench: &Path, piece: &str) -> Result<u64> {
     Ok(total / COUNT)
 }
 
-/// Whose they are, and how many each piece takes.
-fn read(text: &str) -> Result<(String, BTreeMap<String, u64>)> {
-    let (compiler, lines) = text.split_once('\n').unwrap_or_default();
+fn read(text: &str) -> Result<Records> {
     let line = |line: &str| -> Result<(String, u64)> {
         let (piece, count) = line.split_once(' ').with_context(|| format!("{RECORD}: {line}"))?;
         Ok((piece.to_owned(), count.parse().with_context(|| format!("{RECORD}: {line}"))?))
     };
-    Ok((compiler.to_owned(), lines.lines().map(line).collect::<Result<_>>()?))
+    let paragraph = |paragraph: &str| -> Result<(String, Counts)> {
+        let (maker, lines) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
+        Ok((maker.to_owned(), lines.lines().map(line).collect::<Result<_>>()?))
+    };
+    text.trim_end().split("\n\n").filter(|text| !text.is_empty()).map(paragraph).collect()
+}
+
+fn write(records: &Records) -> String {
+    let paragraph = |(maker, counts): (&String, &Counts)| {
+        let lines: String = counts.iter().map(|(piece, count)| format!("{piece} {count}\n")).collect();
+        format!("{maker}\n{lines}")
+    };
+    records.iter().map(paragraph).collect::<Vec<_>>().join("\n")
 }
 
 /// What to say of a piece, and whether it takes too many.
@@ -137,10 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_line_by_line() {
-        let (compiler, record) = read("rustc 1.0\nhit 4000\nmemory 300\n").unwrap();
-        assert_eq!((&*compiler, record["hit"], record["memory"]), ("rustc 1.0", 4000, 300));
-        assert!(read("rustc 1.0\nhit\n").is_err() && read("rustc 1.0\nhit many\n").is_err());
-        assert_eq!(read("").unwrap(), Default::default());
+    fn a_record_is_read_as_it_is_written() {
+        let counts = |hit| Counts::from([("hit".to_owned(), hit), ("memory".to_owned(), 300)]);
+        let records = Records::from([("rustc on a".to_owned(), counts(4000)), ("rustc on b".to_owned(), counts(5000))]);
+        let text = "rustc on a\nhit 4000\nmemory 300\n\nrustc on b\nhit 5000\nmemory 300\n";
+        assert_eq!((&*write(&records), read(text).unwrap()), (text, records));
+        assert!(read("rustc on a\nhit\n").is_err() && read("rustc on a\nhit many\n").is_err());
+        assert_eq!(read("").unwrap(), Records::new());
     }
 }
