@@ -51,9 +51,19 @@ pub(crate) fn describe() -> String {
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok())
         .unwrap_or(0);
     let (model, family, number) = (field("model name"), field("cpu family"), field("model\t"));
+    let returned = if returns_memory() { ", whose free memory goes back to its hypervisor" } else { "" };
     format!(
-        "{model} (family {family}, model {number}), {cores} cores, {} GiB, Linux {}",
+        "{model} (family {family}, model {number}), {cores} cores, {} GiB{returned}, Linux {}",
         (kib + (1 << 19)) >> 20,
         kernel.trim()
     )
+}
+
+/// Whether a hypervisor takes back what this machine has free. Whoever grows then waits until it has handed over each page
+/// anew: 4 ms were seen for 2 MiB, and 0.3 ms for memory that the machine had.
+fn returns_memory() -> bool {
+    // Of so many pages, as a power of two, and of no fewer; the kernel has no more than this in one piece.
+    const MOST: i32 = 10;
+    let order = fs::read_to_string("/sys/module/page_reporting/parameters/page_reporting_order");
+    order.is_ok_and(|order| order.trim().parse().is_ok_and(|order: i32| order <= MOST))
 }
