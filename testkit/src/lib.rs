@@ -5,6 +5,7 @@ mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
+pub mod tls;
 
 pub use pgbouncer::PgBouncer;
 pub use postgres::{OwnPostgres, PgNode, Postgres};

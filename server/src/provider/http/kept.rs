@@ -44,68 +44,87 @@ mod tests {
     use std::{
         convert::Infallible,
         path::{Path, PathBuf},
-        sync::{
-            Arc,
-            atomic::{AtomicU32, Ordering},
-        },
+        sync::atomic::{AtomicU32, Ordering},
     };
 
     use ::http::{HeaderMap, Method, Response};
     use bytes::Bytes;
-    use http_body_util::Full;
-    use hyper::{server::conn::http2, service::service_fn};
-    use hyper_util::rt::{TokioExecutor, TokioIo};
-    use rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    use futures::{
+        StreamExt as _,
+        future::ready,
+        stream::{once, pending},
     };
-    use tokencache_testkit::Proxy;
+    use http_body_util::{Full, StreamBody};
+    use hyper::{
+        body::{Body, Frame},
+        server::conn::http2,
+        service::service_fn,
+    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokencache_testkit::{Proxy, tls::TlsIdentity};
     use tokio::net::TcpListener;
-    use tokio_rustls::TlsAcceptor;
     use url::Url;
     use zeroize::Zeroizing;
 
-    use super::super::{Call, HttpClients, HttpSettings};
+    use super::{
+        super::{BodyFault, Call, HttpClient, HttpClients, HttpSettings, read_body},
+        Error,
+    };
 
-    fn pem(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+    fn directory() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls")
     }
 
-    /// Serves HTTP/2 alone, and answers with the number of the connection.
-    async fn serve(listener: TcpListener) {
-        let chain = vec![CertificateDer::from_pem_file(pem("server.pem")).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_file(pem("server.key")).expect("a key");
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the default versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a pair");
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let (acceptor, count) = (TlsAcceptor::from(Arc::new(config)), AtomicU32::new(0));
+    type BoxError = Box<dyn Error + Send + Sync>;
+
+    /// Serves HTTP/2 alone, and answers with a body by the number of the connection.
+    async fn serve<B>(listener: TcpListener, body: fn(u32) -> B)
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let identity = TlsIdentity::in_directory(&directory()).expect("a certificate and its key");
+        let acceptor = identity.acceptor(None, &[b"h2"]).expect("a pair");
+        let count = AtomicU32::new(0);
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");
             let (acceptor, number) = (acceptor.clone(), count.fetch_add(1, Ordering::Relaxed) + 1);
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.expect("a handshake");
-                let answer = service_fn(move |_| async move {
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(number.to_string()))))
-                });
+                let answer = service_fn(move |_| async move { Ok::<_, Infallible>(Response::new(body(number))) });
                 // It ends with its client.
                 drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await);
             });
         }
     }
 
-    #[tokio::test]
-    async fn a_kept_connection_that_has_fallen_silent_is_given_up_for_another_one() {
+    /// A server behind a proxy, a client that trusts it, and where it is.
+    async fn start<B>(body: fn(u32) -> B) -> (Proxy, HttpClient, Url)
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = Proxy::start(listener.local_addr().expect("an address").port()).await.expect("a proxy");
-        tokio::spawn(serve(listener));
+        tokio::spawn(serve(listener, body));
         let url = Url::parse(&format!("https://127.0.0.1:{}/", proxy.port())).expect("a URL");
-        let settings = HttpSettings { ca_file: Some(pem("ca.pem")), ..HttpSettings::default() }.naming([&url]);
-        let client = HttpClients::default().get(&settings).expect("a client");
+        let settings =
+            HttpSettings { ca_file: Some(directory().join("ca.pem")), ..HttpSettings::default() }.naming([&url]);
+        (proxy, HttpClients::default().get(&settings).expect("a client"), url)
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_connection_falls_silent_breaks_off() {
+        let half = |_| StreamBody::new(once(ready(Ok::<_, Infallible>(Frame::data("half".into())))).chain(pending()));
+        let (proxy, client, url) = start(half).await;
+        let mut response = client.keeping.post(url).send().await.expect("an answer");
+        assert_eq!(response.chunk().await.expect("a part of it").as_deref(), Some(&b"half"[..]));
+        proxy.swallow();
+        let (rest, fault) = read_body(&mut response).await;
+        assert_eq!((&**rest, fault), (&b""[..], Some(BodyFault::Truncated)), "there was time left");
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_has_fallen_silent_is_given_up_for_another_one() {
+        let (proxy, client, url) = start(|number| Full::new(Bytes::from(number.to_string()))).await;
         let ask = async || {
             let call = Call {
                 method: Method::POST,

@@ -21,16 +21,11 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde_json::json;
-use tokencache_testkit::http::{Reply, ScriptedServer};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
+use tokencache_testkit::{
+    http::{Reply, ScriptedServer},
+    tls::TlsIdentity,
 };
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::search::{canary, hits};
 
@@ -142,7 +137,8 @@ async fn serve_plain(listener: TcpListener, router: Router) {
 }
 
 async fn serve_tls(listener: TcpListener, router: Router) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls_config()));
+    let identity = TlsIdentity::in_directory(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls"));
+    let acceptor = identity.and_then(|identity| identity.acceptor(None, &[b"h2"])).expect("a certificate and its key");
     while let Ok((stream, _)) = listener.accept().await {
         let Ok(stream) = acceptor.accept(stream).await else { continue };
         let service = TowerToHyperService::new(router.clone());
@@ -150,20 +146,6 @@ async fn serve_tls(listener: TcpListener, router: Router) {
         // It ends with its client.
         tokio::spawn(async move { drop(connection.serve_connection(TokioIo::new(stream), service).await) });
     }
-}
-
-fn tls_config() -> ServerConfig {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let chain = vec![CertificateDer::from_pem_file(directory.join("server.pem")).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_file(directory.join("server.key")).expect("a key");
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the default versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("a pair");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
 }
 
 async fn answer(State(seen): State<Arc<Seen>>, request: Request) -> Response {

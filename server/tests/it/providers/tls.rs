@@ -1,9 +1,6 @@
 //! The TLS settings of a credential, against a server that asks for a client certificate.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use tokencache_server::{
     error::ErrorKind,
@@ -11,20 +8,13 @@ use tokencache_server::{
     time::Timestamp,
     types::{CredentialName, Selector, TokenKey},
 };
+use tokencache_testkit::tls::{TlsIdentity, certificate};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        RootCertStore, ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-        server::WebPkiClientVerifier,
-    },
-};
+use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority, a server's certificate for 127.0.0.1 and a client's, valid for a hundred years.
 fn directory() -> PathBuf {
@@ -41,7 +31,9 @@ impl TlsServer {
     async fn start(wants_client_cert: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}/token", listener.local_addr().expect("an address"));
-        let acceptor = TlsAcceptor::from(Arc::new(config(wants_client_cert)));
+        let identity = TlsIdentity::in_directory(&directory()).expect("a certificate and its key");
+        let clients = wants_client_cert.then(|| certificate(&directory().join("ca.pem")).expect("an authority"));
+        let acceptor = identity.acceptor(clients, &[]).expect("a pair");
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // A client that goes away early is part of the tests.
@@ -56,27 +48,6 @@ impl Drop for TlsServer {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn config(wants_client_cert: bool) -> ServerConfig {
-    let provider = Arc::new(default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("the default versions");
-    let builder = if wants_client_cert {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(directory().join("ca.pem")).expect("a certificate"))
-            .expect("an authority");
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier");
-        builder.with_client_cert_verifier(verifier)
-    } else {
-        builder.with_no_client_auth()
-    };
-    let chain = vec![CertificateDer::from_pem_file(directory().join("server.pem")).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_file(directory().join("server.key")).expect("a key");
-    builder.with_single_cert(chain, key).expect("a pair")
 }
 
 async fn answer(acceptor: &TlsAcceptor, stream: TcpStream) -> std::io::Result<()> {
