@@ -11,13 +11,11 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Who accepts connections.
+/// Who accepts connections: a certificate and the key to it.
 #[derive(Debug)]
 pub struct TlsIdentity {
-    /// Its certificate.
-    pub certificate: CertificateDer<'static>,
-    /// The key to it.
-    pub key: PrivateKeyDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
 }
 
 impl TlsIdentity {
