@@ -51,19 +51,23 @@ pub(crate) fn describe() -> String {
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok())
         .unwrap_or(0);
     let (model, family, number) = (field("model name"), field("cpu family"), field("model\t"));
-    let returned = if returns_memory() { ", whose free memory goes back to its hypervisor" } else { "" };
     format!(
-        "{model} (family {family}, model {number}), {cores} cores, {} GiB{returned}, Linux {}",
+        "{model} (family {family}, model {number}), {cores} cores, {} GiB{}, Linux {}",
         (kib + (1 << 19)) >> 20,
+        free_memory(),
         kernel.trim()
     )
 }
 
-/// Whether a hypervisor takes back what this machine has free. Whoever grows then waits until it has handed over each page
-/// anew: 4 ms were seen for 2 MiB, and 0.3 ms for memory that the machine had.
-fn returns_memory() -> bool {
+/// What a virtual machine does with what it has free. If its hypervisor takes that back, whoever grows waits until it has
+/// handed over each page anew: 4 ms were seen for 2 MiB, and 0.3 ms for memory that the machine had.
+fn free_memory() -> &'static str {
     // Of so many pages, as a power of two, and of no fewer; the kernel has no more than this in one piece.
     const MOST: i32 = 10;
     let order = fs::read_to_string("/sys/module/page_reporting/parameters/page_reporting_order");
-    order.is_ok_and(|order| order.trim().parse().is_ok_and(|order: i32| order <= MOST))
+    match order.ok().and_then(|order| order.trim().parse::<i32>().ok()) {
+        Some(order) if order <= MOST => ", whose free memory goes back to its hypervisor",
+        Some(_) => ", whose free memory is kept from its hypervisor",
+        None => "",
+    }
 }
