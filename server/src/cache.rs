@@ -485,6 +485,7 @@ impl TokenCache {
 
     /// Takes a stored token into memory, if its credential is still there.
     fn take_in(&self, row: TokenRow, spread: Duration) -> bool {
+        let row = TokenRow { key: self.catalog.shared(row.key), ..row };
         self.catalog.get(row.key.credential()).is_some_and(|credential| self.parts.take_in(credential, row, spread))
     }
 }

@@ -6,7 +6,7 @@ use foldhash::quality::RandomState;
 
 use crate::{
     provider::{GrantUse, Rotation, SharedProvider},
-    types::{CredentialName, Fingerprint, Origin, Selector},
+    types::{CredentialName, Fingerprint, Origin, Selector, TokenKey},
 };
 
 /// A credential as configured.
@@ -192,8 +192,18 @@ impl Catalog {
     pub fn complete(&self, selector: Selector) -> Selector {
         match self.0.by_name.get(selector.credential()) {
             Some(listed) if selector.is_bare() => listed.bare.clone(),
-            Some(listed) => listed.credential.defaults.complete(selector),
+            Some(listed) => listed.credential.defaults.complete(selector).named(&listed.credential.name),
             None => selector,
+        }
+    }
+
+    /// The same key, sharing with others of its credential what is the same of them.
+    #[must_use]
+    pub fn shared(&self, key: TokenKey) -> TokenKey {
+        match self.0.by_name.get(key.credential()) {
+            Some(listed) if *key.selector() == listed.bare => TokenKey::new(listed.bare.clone()),
+            Some(listed) => key.named(&listed.credential.name),
+            None => key,
         }
     }
 

@@ -153,6 +153,32 @@ fn what_is_asked_of_the_upstream_is_kept_as_written() {
 }
 
 #[test]
+fn keys_of_a_credential_share_what_is_the_same_of_them() {
+    let defaults = "scopes = [\"b\", \"a\"]\n";
+    for defaults in ["", defaults] {
+        let catalog = parse(&format!("{CREDENTIAL}{defaults}")).unwrap().credentials;
+        let selector = |audience: Option<&str>| {
+            let own_name = CredentialName::parse("ci").unwrap();
+            catalog.complete(Selector::new(own_name, vec![], audience.map(str::to_owned), vec![]))
+        };
+        let name = |selector: &Selector| selector.credential().as_str().as_ptr();
+        let place = |key: &TokenKey| std::ptr::from_ref(key.hash_ref());
+        assert_eq!(name(&selector(None)), name(&selector(Some("x"))));
+        // As they are read from a store: each has everything of its own.
+        let stored = |asked: &Selector| {
+            let (own_name, audience) = (CredentialName::parse("ci").unwrap(), asked.audience().map(str::to_owned));
+            TokenKey::new(Selector::new(own_name, asked.scopes().to_vec(), audience, vec![]))
+        };
+        let [bare, other] = [selector(None), selector(Some("x"))].map(TokenKey::new);
+        let [bare_row, other_row] = [&bare, &other].map(|key| catalog.shared(stored(key.selector())));
+        assert_eq!(place(&bare_row), place(&bare), "there is but one of it");
+        assert_eq!((name(other_row.selector()), other_row), (name(other.selector()), other));
+    }
+    let unknown = TokenKey::new(Selector::new(CredentialName::parse("gone").unwrap(), vec![], None, vec![]));
+    assert_eq!(parse(CREDENTIAL).unwrap().credentials.shared(unknown.clone()), unknown);
+}
+
+#[test]
 fn relative_paths_start_at_the_directory_of_the_file() {
     let config = parse("[server]\nlisten = \"unix:api.sock\"\n\n[store]\nurl = \"sqlite:db/tokens.db\"\n").unwrap();
     assert_eq!(config.server.listen, Listen::Unix("/etc/tokencache/api.sock".into()));

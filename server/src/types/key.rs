@@ -89,6 +89,12 @@ impl TokenKey {
         self.0.credential()
     }
 
+    /// The same, as [`Selector::named`].
+    #[must_use]
+    pub(crate) fn named(self, name: &CredentialName) -> Self {
+        Self(self.0.named(name))
+    }
+
     /// What it is made of.
     #[must_use]
     pub fn selector(&self) -> &Selector {
