@@ -4,9 +4,6 @@ use anyhow::Result;
 
 use crate::{node, postgres, step, workspace_root};
 
-/// The packages whose binaries take part.
-const PACKAGES: [&str; 3] = ["tokencache-server", "tokencache-cli", "tokencache-e2e"];
-
 /// Finds what the run needs, then drives it; every failure is an error.
 pub(crate) fn run() -> Result<()> {
     let node = node::find()?;
@@ -27,12 +24,7 @@ pub(crate) fn drive(node: &str) -> Result<()> {
 
 /// Builds the binaries into `debug` of the target directory.
 pub(crate) fn build() -> Result<()> {
-    let mut build = step::cargo();
-    build.args(["build", "--locked", "--bins"]);
-    for package in PACKAGES {
-        build.args(["--package", package]);
-    }
-    step::run("build the binaries", &mut build)
+    step::run("build the binaries", &mut step::cargo_build_of_tests())
 }
 
 /// Where cargo puts what it builds.

@@ -23,6 +23,14 @@ pub(crate) fn cargo() -> Command {
     cargo_named(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Builds all programs as `cargo test --workspace` has built what they stand on, which then is not compiled again. With an
+/// example among them cargo selects the features that tests have.
+pub(crate) fn cargo_build_of_tests() -> Command {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--workspace", "--bins", "--examples"]);
+    build
+}
+
 /// A cargo of this name, for packages of its own.
 pub(crate) fn cargo_named(program: impl AsRef<OsStr>) -> Command {
     let mut command = command(program);

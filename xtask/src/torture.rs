@@ -11,7 +11,7 @@ use crate::{e2e::target_directory, postgres, step};
 const PACKAGES: [&str; 2] = ["tokencache-server", "tokencache-torture"];
 
 /// The server can be told at which points of a refresh to die.
-const FEATURE: &str = "failpoints";
+const FEATURE: &str = "tokencache-server/failpoints";
 
 #[derive(Args)]
 pub(crate) struct Torture {
@@ -70,12 +70,18 @@ pub(crate) fn run(torture: &Torture) -> Result<()> {
 
 /// Builds what takes part.
 pub(crate) fn build(profile: Profile) -> Result<()> {
-    let mut build = step::cargo();
-    build.args(["build", "--locked", "--bins", "--profile", profile.name(), "--features", FEATURE]);
-    for package in PACKAGES {
-        build.args(["--package", package]);
-    }
-    step::run("build the binaries, with failpoints", &mut build)
+    let mut build = match profile {
+        Profile::Dev => step::cargo_build_of_tests(),
+        Profile::Release => {
+            let mut build = step::cargo();
+            build.args(["build", "--locked", "--bins", "--profile", profile.name()]);
+            for package in PACKAGES {
+                build.args(["--package", package]);
+            }
+            build
+        }
+    };
+    step::run("build the binaries, with failpoints", build.args(["--features", FEATURE]))
 }
 
 /// The driver, told where the programs are.
