@@ -62,8 +62,7 @@ pub(crate) fn run(record: bool) -> Result<String> {
     }
     let Some(recorded) = records.get(&maker) else {
         counted.iter().for_each(|(piece, count)| println!("{piece}: {count} instructions"));
-        let known: Vec<_> = records.keys().map(|by| format!("'{by}'")).collect();
-        return Ok(format!("NOT COMPARED: this is '{maker}', and recorded are those of {}", known.join(", ")));
+        return Ok(format!("NOT COMPARED: this is '{maker}', and {}", known(&records)));
     };
     let verdicts = PIECES.map(|piece| judge(piece, recorded.get(piece).copied(), counted[piece]));
     verdicts.iter().for_each(|(text, _)| println!("{text}"));
@@ -71,6 +70,15 @@ pub(crate) fn run(record: bool) -> Result<String> {
         bail!("more instructions than are recorded: mend it, or record them with --record and say why");
     }
     Ok("no piece takes 5 % more than is recorded".to_owned())
+}
+
+/// Whose are recorded, for people.
+fn known(records: &Records) -> String {
+    let makers: Vec<_> = records.keys().map(|by| format!("'{by}'")).collect();
+    if makers.is_empty() {
+        return "none are recorded: do so with --record".to_owned();
+    }
+    format!("recorded are those of {}", makers.join(", "))
 }
 
 /// This machine's processor.
@@ -160,8 +168,10 @@ mod tests {
         let counts = |hit| Counts::from([("hit".to_owned(), hit), ("memory".to_owned(), 300)]);
         let records = Records::from([("rustc on a".to_owned(), counts(4000)), ("rustc on b".to_owned(), counts(5000))]);
         let text = "rustc on a\nhit 4000\nmemory 300\n\nrustc on b\nhit 5000\nmemory 300\n";
+        assert_eq!(known(&records), "recorded are those of 'rustc on a', 'rustc on b'");
         assert_eq!((&*write(&records), read(text).unwrap()), (text, records));
         assert!(read("rustc on a\nhit\n").is_err() && read("rustc on a\nhit many\n").is_err());
         assert_eq!(read("").unwrap(), Records::new());
+        assert_eq!(known(&Records::new()), "none are recorded: do so with --record");
     }
 }
