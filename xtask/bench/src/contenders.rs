@@ -11,6 +11,7 @@ mod tokencached;
 
 pub(crate) use self::{
     host::Host,
+    stand_ins::start_late,
     tokencached::{Tokencached, WIDE},
 };
 

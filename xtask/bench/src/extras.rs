@@ -8,10 +8,11 @@ use tokencache_client::Client;
 
 use crate::{
     clock::now,
-    contenders::{Contender, Host, Name, Tokencached},
+    contenders::{self, Contender, Host, Name, Tokencached},
     figures::Spread,
     load::{Keys, Pace},
     rounds::{self, Effort, Sample, Samples, Shape},
+    stand_in::LATE,
 };
 
 /// How much of what stock tonic takes at most is a moderate rate.
@@ -19,7 +20,7 @@ const MODERATE: f64 = 0.4;
 
 /// One call in so many is a miss, and how long the upstream takes then.
 const MISS_EVERY: u32 = 10;
-const MISS_TAKES: Duration = Duration::from_millis(100);
+const MISS_TAKES: Duration = LATE;
 
 /// The first key that nobody asks for otherwise.
 const COLD: u32 = 50_000_000;
@@ -39,17 +40,33 @@ pub(crate) struct Rated {
     pub(crate) shape: Shape,
     /// Calls a second.
     pub(crate) rate: f64,
-    /// Whether one call in ten was a miss, of the first of the two servers alone.
+    /// Whether one call in ten was a miss of the broker.
     pub(crate) misses: bool,
     pub(crate) tokencached: Vec<Sample>,
     pub(crate) tonic: Vec<Sample>,
+    /// Of stock tonic that lets one call in ten wait as long as a miss takes, but has nothing to do meanwhile.
+    pub(crate) late_tonic: Vec<Sample>,
 }
 
 impl Rated {
+    /// At this rate, before anything is measured.
+    fn new(shape: Shape, rate: f64, misses: bool) -> Self {
+        Self { shape, rate, misses, tokencached: vec![], tonic: vec![], late_tonic: vec![] }
+    }
+
     /// The broker's figure over stock tonic's, round by round.
     pub(crate) fn ratio(&self, figure: fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(self.tokencached.iter().zip(&self.tonic).map(|(of, base)| figure(of) / figure(base)))
+        ratio(&self.tokencached, &self.tonic, figure)
     }
+
+    /// The same over that of stock tonic that has late calls.
+    pub(crate) fn ratio_to_late(&self, figure: fn(&Sample) -> f64) -> Option<Spread> {
+        ratio(&self.tokencached, &self.late_tonic, figure)
+    }
+}
+
+fn ratio(of: &[Sample], base: &[Sample], figure: fn(&Sample) -> f64) -> Option<Spread> {
+    Spread::of(of.iter().zip(base).map(|(of, base)| figure(of) / figure(base)))
 }
 
 /// A moderate rate for a shape: a share of what stock tonic took at most, in round numbers.
@@ -68,7 +85,7 @@ pub(crate) fn rated(
 ) -> Result<Option<Rated>> {
     let find = |name| contenders.iter().find(|contender| contender.name == name);
     let (Some(broker), Some(tonic)) = (find(Name::Tokencached), find(Name::Tonic)) else { return Ok(None) };
-    let mut rated = Rated { shape, rate, misses: false, tokencached: vec![], tonic: vec![] };
+    let mut rated = Rated::new(shape, rate, false);
     for round in 0..effort.rounds {
         let once = |contender| rounds::once(contender, shape, Pace::Rate(rate), Keys::warm(keys), effort, round);
         rated.tokencached.push(once(broker)?);
@@ -77,18 +94,21 @@ pub(crate) fn rated(
     Ok(Some(rated))
 }
 
-/// The broker with misses among the calls, of which only the hits count, and stock tonic without.
+/// The broker with misses among the calls, of which only the hits count, and stock tonic without; and stock tonic that lets
+/// as many calls wait, which do not count either.
 pub(crate) fn with_misses(host: &Host, tonic: &Contender, shape: Shape, rate: f64, effort: Effort) -> Result<Rated> {
     let broker = Tokencached::open("misses").start_wide(host)?;
     broker.serving()?;
     broker.ask_all(host.keys)?;
+    let late = contenders::start_late(host, COLD)?;
     host.upstream.set_delay(MISS_TAKES);
-    let mut rated = Rated { shape, rate, misses: true, tokencached: vec![], tonic: vec![] };
+    let mut rated = Rated::new(shape, rate, true);
     for round in 0..effort.rounds {
         let cold = COLD + u32::try_from(round)? * COLD_PER_ROUND;
         let keys = Keys { first: 0, warm: host.keys, cold: Some((MISS_EVERY, cold)) };
         rated.tokencached.push(rounds::once(&broker, shape, Pace::Rate(rate), keys, effort, round)?);
         rated.tonic.push(rounds::once(tonic, shape, Pace::Rate(rate), Keys::warm(host.keys), effort, round)?);
+        rated.late_tonic.push(rounds::once(&late, shape, Pace::Rate(rate), keys, effort, round)?);
     }
     host.upstream.set_delay(Duration::ZERO);
     Ok(rated)

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -22,7 +23,7 @@ use tokencache_proto::v1::{
     WatchTokensResponse,
     token_service_server::{TokenService, TokenServiceServer},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_stream::{Empty, empty};
 use tonic::{
     Request, Status,
@@ -52,7 +53,13 @@ pub(crate) struct StandIn {
     /// A directory with `server.pem` and `server.key`: serve TLS
     #[arg(long)]
     pub(crate) tls: Option<PathBuf>,
+    /// Of which key on a call is answered late, as one that is not in a cache is. Only tonic's knows keys
+    #[arg(long)]
+    pub(crate) late_from: Option<u32>,
 }
+
+/// How late.
+pub(crate) const LATE: Duration = Duration::from_millis(100);
 
 impl StandIn {
     /// Serves with the runtime that `#[tokio::main]` makes.
@@ -71,7 +78,8 @@ impl StandIn {
             let [certificate, key] = ["server.pem", "server.key"].map(|name| fs::read(directory.join(name)));
             server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(certificate?, key?)))?;
         }
-        let service = TokenServiceServer::new(Constant(GetTokenResponse::decode(answer)?));
+        let constant = Constant { answer: GetTokenResponse::decode(answer)?, late_from: self.late_from };
+        let service = TokenServiceServer::new(constant);
         Ok(server.add_service(service).serve(self.listen).await?)
     }
 
@@ -128,12 +136,27 @@ impl Body for Prepared {
 
 /// Answers each call with the same message.
 #[derive(Debug)]
-struct Constant(GetTokenResponse);
+struct Constant {
+    answer: GetTokenResponse,
+    /// The keys from this one on have to wait.
+    late_from: Option<u32>,
+}
+
+impl Constant {
+    /// Whether it is a call for a key that has to wait. Keys are digits at the end of the audience.
+    fn is_late(&self, request: &GetTokenRequest) -> bool {
+        let key = || request.audience.rsplit_once('-')?.1.parse::<u32>().ok();
+        self.late_from.is_some_and(|from| key().is_some_and(|key| key >= from))
+    }
+}
 
 #[tonic::async_trait]
 impl TokenService for Constant {
-    async fn get_token(&self, _: Request<GetTokenRequest>) -> Result<tonic::Response<GetTokenResponse>, Status> {
-        Ok(tonic::Response::new(self.0.clone()))
+    async fn get_token(&self, request: Request<GetTokenRequest>) -> Result<tonic::Response<GetTokenResponse>, Status> {
+        if self.is_late(request.get_ref()) {
+            sleep(LATE).await;
+        }
+        Ok(tonic::Response::new(self.answer.clone()))
     }
 
     type WatchTokensStream = Empty<Result<WatchTokensResponse, Status>>;
@@ -150,5 +173,20 @@ impl TokenService for Constant {
         _: Request<InvalidateTokenRequest>,
     ) -> Result<tonic::Response<InvalidateTokenResponse>, Status> {
         Err(Status::unimplemented("it has nothing to invalidate"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_for_keys_from_one_on_have_to_wait() {
+        let is_late = |late_from, audience: &str| {
+            let request = GetTokenRequest { audience: audience.into(), ..Default::default() };
+            Constant { answer: GetTokenResponse::default(), late_from }.is_late(&request)
+        };
+        assert!(is_late(Some(1000), "key-00001000") && is_late(Some(1000), "key-50000000"));
+        assert!(!is_late(Some(1000), "key-00000999") && !is_late(Some(1000), "") && !is_late(None, "key-00001000"));
     }
 }

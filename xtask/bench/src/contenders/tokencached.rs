@@ -74,10 +74,13 @@ impl<'a> Tokencached<'a> {
     /// With requests of the wide credential, a key in the audience of each.
     pub(crate) fn start_wide(&self, host: &Host) -> Result<Contender> {
         let mut broker = self.start(host, Name::Tokencached)?;
-        let request =
-            GetTokenRequest { credential: WIDE.into(), audience: "key-########".into(), ..Default::default() };
-        broker.language = Language::Http2(self.calls(&request));
+        broker.language = Language::Http2(self.calls(&Self::wide_request()));
         Ok(broker)
+    }
+
+    /// A request of the wide credential.
+    pub(crate) fn wide_request() -> GetTokenRequest {
+        GetTokenRequest { credential: WIDE.into(), audience: "key-########".into(), ..Default::default() }
     }
 
     /// Calls with a request that may hold `########` where the key goes.

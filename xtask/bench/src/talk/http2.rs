@@ -50,7 +50,12 @@ impl Calls {
 
     /// Calls whose every message is reported as it comes, whatever is in it. Their end is a refusal or a reset.
     pub(crate) fn streaming(self) -> Self {
-        Self { streaming: true, token: None, ..self }
+        Self { streaming: true, ..self.unchecked() }
+    }
+
+    /// The same, with whatever answer.
+    pub(crate) fn unchecked(self) -> Self {
+        Self { token: None, ..self }
     }
 
     /// Requests for one path.
