@@ -35,17 +35,20 @@ const FULL: u64 = 3;
 const SAMPLED: u32 = 64;
 
 /// Whether an entry is still the one of its key in moka. It never is again.
+///
+/// Whoever puts an entry near looks afterwards whether it has been replaced, and whoever replaces it looks afterwards whether
+/// it is near. All see that in one order (`SeqCst`, as of arc-swap's pointers), or each could miss the other.
 #[derive(Debug, Default)]
 pub(super) struct Retired(AtomicBool);
 
 impl Retired {
     /// It was replaced or evicted.
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.store(true, Ordering::SeqCst);
     }
 
     fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::SeqCst)
     }
 }
 
