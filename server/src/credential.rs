@@ -192,7 +192,7 @@ impl Catalog {
     pub fn complete(&self, selector: Selector) -> Selector {
         match self.0.by_name.get(selector.credential()) {
             Some(listed) if selector.is_bare() => listed.bare.clone(),
-            Some(listed) => listed.credential.defaults.complete(selector).named(&listed.credential.name),
+            Some(listed) => listed.credential.defaults.complete(selector),
             None => selector,
         }
     }

@@ -59,6 +59,11 @@ impl CredentialName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it takes no room beside this one.
+    pub(super) fn is_held_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl fmt::Display for CredentialName {

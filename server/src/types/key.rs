@@ -91,7 +91,7 @@ impl TokenKey {
 
     /// The same, as [`Selector::named`].
     #[must_use]
-    pub(crate) fn named(self, name: &CredentialName) -> Self {
+    pub(crate) fn named(&self, name: &CredentialName) -> Self {
         Self(self.0.named(name))
     }
 

@@ -66,16 +66,15 @@ impl Selector {
         self.scopes().is_empty() && self.audience().is_none() && self.resources().is_empty()
     }
 
-    /// The same, holding this name instead of an equal one of its own: of a million keys that is 32 MB. One that has been
-    /// cloned stays as it is.
+    /// The same, holding this name instead of an equal one of its own: of a million keys that is 32 MB.
     #[must_use]
-    pub(crate) fn named(mut self, name: &CredentialName) -> Self {
-        if let Some(parts) = Arc::get_mut(&mut self.0)
-            && parts.credential == *name
-        {
-            parts.credential = name.clone();
+    pub(crate) fn named(&self, name: &CredentialName) -> Self {
+        let Parts { credential, audience, scopes, resources, hash } = &*self.0;
+        if credential.is_held_as(name) {
+            return self.clone();
         }
-        self
+        let (audience, scopes, resources) = (audience.clone(), scopes.clone(), resources.clone());
+        Self(Arc::new(Parts { credential: name.clone(), audience, scopes, resources, hash: hash.clone() }))
     }
 
     /// The hash of its key, by this function if it is not known yet.

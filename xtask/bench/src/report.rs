@@ -201,7 +201,7 @@ impl Report {
             "\n## Latency at a fixed rate\n\nOne call is due in each interval, at a random moment of it. Its time \
                         counts from when it was due, not from when it could be sent. Of the broker with misses the hits \
                         count; stock tonic has none. Where it has late calls, they have to wait for as long as a miss, but \
-                        for a timer alone, and do not count either.\n\n\
+                        for a timer alone, and do not count either; no token is looked for in what it answers.\n\n\
                         | | calls a second | who | p50, µs | p99, µs | worst, µs | server's core |\n|---|---|---|---|---|---|---|\n"
                 .to_owned();
         for rated in &self.rated {

@@ -227,6 +227,13 @@ async fn ten_thousand_tokens_are_found_again_after_a_restart_without_an_upstream
     assert!(scopes.iter().all(held));
     assert!(join_all(scopes.iter().map(|scope| ask(&warm, scope))).await.into_iter().all(|ok| ok));
     assert_eq!(world.upstream.calls(), 10_000);
+    // However they came, they hold one name for all of them.
+    for world in [&world, &lazy, &warm] {
+        let hash = |scope: &String| TokenKey::new(selector(&[scope])).hash();
+        let entry = |scope| world.cache.parts.memory.get(&hash(scope)).expect("it is held");
+        let [one, other] = [entry(&scopes[0]), entry(&scopes[1])];
+        assert_eq!(one.key.credential().as_str().as_ptr(), other.key.credential().as_str().as_ptr());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,7 +144,8 @@ impl Attempt {
 
     /// A token of the key, as it is held in memory.
     pub(super) fn entry_of(&self, token: Token) -> Entry {
-        Entry::new(self.want.key.clone(), token, self.credential.config, self.last_used())
+        let key = self.want.key.named(&self.credential.name);
+        Entry::new(key, token, self.credential.config, self.last_used())
     }
 
     /// When the upstream may be asked again: as always, but counted from what this replica alone has seen.
